@@ -1,0 +1,3 @@
+//! The `tap-rs` program.
+
+fn main() {}

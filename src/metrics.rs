@@ -1,0 +1,221 @@
+//! Counters, and the one list of reasons why a packet was dropped.
+//!
+//! A packet is dropped, never an error: it is counted under a [`DropReason`], and the enum *is* the label
+//! set of `status` and of the metrics. Each worker owns its counters and writes them with relaxed stores;
+//! whoever wants a sum joins the workers' counters on demand.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// Why a datagram, a record or a frame went no further.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* $name,)* }
+
+        impl DropReason {
+            /// Every reason, in the order of the variants.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The reason as a label: lower case with underscores, stable between releases.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // -- a datagram that is no datagram of ours
+    /// Shorter than a header, or not as long as its type must be.
+    BadLength = "bad_length",
+    /// A type byte that version 1 does not know.
+    UnknownType = "unknown_type",
+    /// Another protocol version.
+    BadVersion = "bad_version",
+    /// A suite that does not exist, is not allowed here, or is not the session's.
+    BadSuite = "bad_suite",
+    /// A reserved byte that is not zero.
+    ReservedBits = "reserved_bits",
+    // -- the handshake
+    /// The MAC over a handshake datagram is wrong.
+    BadMac = "bad_mac",
+    /// The sealed cookie does not open.
+    BadCookie = "bad_cookie",
+    /// Noise refused the handshake message.
+    BadHandshake = "bad_handshake",
+    /// A handshake datagram that nobody waits for in this state.
+    Unexpected = "unexpected",
+    /// A valid handshake with a static key that is not in the allow-list.
+    UnknownKey = "unknown_key",
+    /// Over the rate that handshakes from one source may come at.
+    RateLimited = "rate_limited",
+    /// The bounded queue to the control plane was full.
+    QueueFull = "queue_full",
+    // -- a session's datagram
+    /// No session has this receiver index.
+    UnknownIndex = "unknown_index",
+    /// A lane number past the last one.
+    BadLane = "bad_lane",
+    /// The counter was seen before.
+    Replayed = "replayed",
+    /// The counter is older than the replay window.
+    TooOld = "too_old",
+    /// The AEAD tag is wrong.
+    Unauthentic = "unauthentic",
+    /// The session's keys are past their last use.
+    Expired = "expired",
+    /// A record that runs past its datagram, or is of no known kind.
+    BadRecord = "bad_record",
+    /// A control message that does not parse.
+    BadControl = "bad_control",
+    /// A record for a NIC that is not the session's.
+    UnknownNic = "unknown_nic",
+    /// Offload metadata that the frame's own headers do not bear out.
+    BadOffload = "bad_offload",
+    // -- reassembly
+    /// Parts of a frame that contradict one another.
+    PartConflict = "part_conflict",
+    /// A frame whose missing parts did not come in time.
+    PartExpired = "part_expired",
+    /// A frame given up to make room for a newer one.
+    PartEvicted = "part_evicted",
+    // -- the NIC contract
+    /// Shorter than an Ethernet header.
+    Undersize = "undersize",
+    /// Longer than the MTU and headers allow.
+    Oversize = "oversize",
+    /// A group address as source.
+    SourceNotUnicast = "source_not_unicast",
+    /// The NIC's own MAC as source where it must not come from: a loop.
+    Loop = "loop",
+    /// For another MAC than the NIC's.
+    NotForNic = "not_for_nic",
+    /// From another MAC than the NIC's.
+    SpoofedMac = "spoofed_mac",
+    /// ARP that claims an address for a MAC that does not own it.
+    SpoofedArp = "spoofed_arp",
+    /// Neighbour discovery that claims an address for a MAC that does not own it.
+    SpoofedNd = "spoofed_nd",
+    /// To 01:80:C2:00:00:0X: bridges, link aggregation, port authentication.
+    LinkLocalGroup = "link_local_group",
+    /// A VLAN tag where none is allowed.
+    VlanTag = "vlan_tag",
+    /// A VLAN tag inside a VLAN tag.
+    NestedTag = "nested_tag",
+    /// `strict`: an IP source that is not the NIC's.
+    SpoofedIp = "spoofed_ip",
+    /// `strict`: a DHCP server's message.
+    DhcpServer = "dhcp_server",
+    /// `strict`: an IPv6 router advertisement.
+    RouterAdvert = "router_advert",
+    /// Over the NIC's budget of broadcast and multicast.
+    Storm = "storm",
+    /// One of the tunnel's own datagrams, come back as a frame.
+    OwnDatagram = "own_datagram",
+    // -- this box
+    /// There is no session to send on.
+    NoSession = "no_session",
+    /// The NIC took no more frames, or is down.
+    NicBusy = "nic_busy",
+    /// The NIC refused the frame.
+    NicRefused = "nic_refused",
+    /// The socket took no more datagrams.
+    SocketBusy = "socket_busy",
+    /// The network refused the datagram.
+    SocketRefused = "socket_refused",
+}
+
+impl DropReason {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+/// A count for each [`DropReason`]; any thread may read, one writes.
+#[derive(Debug)]
+pub struct Drops([AtomicU64; DropReason::COUNT]);
+
+impl Drops {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; DropReason::COUNT])
+    }
+
+    /// One more packet dropped for `reason`.
+    pub fn count(&self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    /// `n` more packets dropped for `reason`.
+    pub fn add(&self, reason: DropReason, n: u64) {
+        if let Some(c) = self.0.get(reason as usize) {
+            c.fetch_add(n, Relaxed);
+        }
+    }
+
+    /// How many were dropped for `reason`.
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.0.get(reason as usize).map_or(0, |c| c.load(Relaxed))
+    }
+
+    /// The reasons that have occurred, with their counts.
+    pub fn seen(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|&r| (r, self.of(r))).filter(|&(_, n)| n > 0)
+    }
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Frames and bytes that went one way through one NIC.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// Frames; a super-frame counts once.
+    pub frames: AtomicU64,
+    /// Bytes of those frames, Ethernet headers included.
+    pub bytes: AtomicU64,
+}
+
+impl Flow {
+    /// Counts one frame of `bytes` bytes.
+    pub fn count(&self, bytes: usize) {
+        self.frames.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+/// What one NIC has carried. Shared between the worker that counts and the control plane that reports.
+#[derive(Debug, Default)]
+pub struct NicCounters {
+    /// From the NIC towards the peer.
+    pub uplink: Flow,
+    /// From the peer into the NIC.
+    pub downlink: Flow,
+    /// Frames of this NIC that went no further, either way.
+    pub drops: Drops,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_unique_and_speak_one_form() {
+        let mut labels: Vec<_> = DropReason::ALL.iter().map(|r| r.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), DropReason::COUNT);
+        assert!(labels.iter().all(|l| l.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+    }
+
+    #[test]
+    fn what_is_counted_is_seen() {
+        let drops = Drops::new();
+        drops.count(DropReason::Replayed);
+        drops.add(DropReason::Storm, 2);
+        assert_eq!(drops.seen().collect::<Vec<_>>(), [(DropReason::Replayed, 1), (DropReason::Storm, 2)]);
+    }
+}

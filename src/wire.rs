@@ -1,0 +1,7 @@
+//! Every byte on the wire and every limit. `docs/PROTOCOL.md` is the normative text; names here are its names.
+//!
+//! Parsing never panics and never allocates more than a stated bound; what does not parse is a
+//! [`DropReason`](crate::metrics::DropReason), never an answer.
+
+pub mod record;
+pub mod vnet;
