@@ -105,7 +105,11 @@ impl FromStr for MacAddr {
         let mut mac = [0u8; 6];
         let mut parts = s.split([':', '-']);
         for byte in &mut mac {
-            let Some(Ok(b)) = parts.next().filter(|p| p.len() == 2).map(|p| u8::from_str_radix(p, 16)) else {
+            let Some(Ok(b)) = parts
+                .next()
+                .filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
+                .map(|p| u8::from_str_radix(p, 16))
+            else {
                 return refuse(format!(
                     "{s:?} is not a MAC address; write six pairs of hex digits, like \"be:17:dd:5c:07:17\""
                 ));
