@@ -3,5 +3,6 @@
 //! Parsing never panics and never allocates more than a stated bound; what does not parse is a
 //! [`DropReason`](crate::metrics::DropReason), never an answer.
 
+pub mod datagram;
 pub mod record;
 pub mod vnet;

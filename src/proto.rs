@@ -1,0 +1,6 @@
+//! The protocol as state machines without I/O.
+
+pub mod activity;
+pub mod aead;
+pub mod replay;
+pub mod session;
