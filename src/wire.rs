@@ -3,6 +3,8 @@
 //! Parsing never panics and never allocates more than a stated bound; what does not parse is a
 //! [`DropReason`](crate::metrics::DropReason), never an answer.
 
+pub mod control;
 pub mod datagram;
+pub mod push;
 pub mod record;
 pub mod vnet;

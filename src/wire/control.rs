@@ -1,0 +1,317 @@
+//! Control messages: the body of a control record.
+//!
+//! ```text
+//! kind u8, then, little-endian:
+//! 1 PING    token u64                              answered by PONG, wherever it came from; what follows is ignored
+//! 2 PONG    token u64 | revision u64               the revision that the sender offers; 0: none
+//! 3 OFFER   revision u64 | length u32 | sha256 32
+//! 4 GET     revision u64 | offset u32              revision 0: send the OFFER
+//! 5 CHUNK   revision u64 | offset u32 | bytes      CHUNK_LEN of them, fewer at the end
+//! 6 STATUS  revision u64 | state u8 | code u8      answered by the same STATUS
+//! 7 REPORT  load u32 | uptime u32 | total u64 | available u64 | count u8 | count × (nic u16 | 4 × u64)
+//! 8 BYE     reason u8
+//! ```
+//!
+//! Every message may be lost, repeated or reordered, and none needs state at the side that answers.
+
+use crate::metrics::DropReason;
+use crate::types::NicId;
+
+/// Bytes in a full CHUNK.
+pub const CHUNK_LEN: usize = 1024;
+
+/// NICs in one REPORT at the most; a client with more sends several.
+pub const REPORT_NICS: usize = 28;
+
+/// The longest message, so that each fits one datagram of the smallest path.
+pub const MAX_LEN: usize = 13 + CHUNK_LEN;
+
+const _: () = assert!(26 + REPORT_NICS * 34 <= MAX_LEN);
+
+/// What became of a pushed revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PushState {
+    /// Its NICs are in place; the script, if any, ended with 0.
+    Applied = 1,
+    /// The client's policy forbids its script.
+    ScriptRefused = 2,
+    /// Its script ended with `code`, 128 + the signal, or 124 for running too long.
+    ScriptFailed = 3,
+    /// It asks for what the client's limits forbid, or does not parse.
+    ConfigRefused = 4,
+    /// The client could not make its NICs.
+    NicFailed = 5,
+}
+
+impl PushState {
+    const ALL: [Self; 5] =
+        [Self::Applied, Self::ScriptRefused, Self::ScriptFailed, Self::ConfigRefused, Self::NicFailed];
+}
+
+/// What one NIC has carried since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NicReport {
+    /// Which NIC.
+    pub nic: u16,
+    /// Frames and bytes from the LAN.
+    pub uplink: (u64, u64),
+    /// Frames and bytes to the LAN.
+    pub downlink: (u64, u64),
+}
+
+/// How the client box is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// One-minute load average in hundredths.
+    pub load: u32,
+    /// Seconds since the client program started.
+    pub uptime: u32,
+    /// Memory of the box, in kilobytes: all of it, and what is available.
+    pub memory: (u64, u64),
+    /// Its NICs, [`REPORT_NICS`] at the most.
+    pub nics: Vec<NicReport>,
+}
+
+/// A control message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control<'a> {
+    /// Are you there? Also the path challenge and the path MTU probe.
+    Ping {
+        /// Comes back in the PONG.
+        token: u64,
+    },
+    /// The answer.
+    Pong {
+        /// The PING's.
+        token: u64,
+        /// What the sender offers; 0 where it offers nothing.
+        revision: u64,
+    },
+    /// What there is to pull.
+    Offer {
+        /// Names the blob: the first eight bytes of its hash, never 0.
+        revision: u64,
+        /// Bytes of the blob.
+        length: u32,
+        /// SHA-256 of the blob.
+        hash: [u8; 32],
+    },
+    /// Asks for a chunk, or with revision 0 for the OFFER.
+    Get {
+        /// Of which blob.
+        revision: u64,
+        /// From which byte.
+        offset: u32,
+    },
+    /// A piece of the blob.
+    Chunk {
+        /// Of which blob.
+        revision: u64,
+        /// From which byte.
+        offset: u32,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// What became of a push.
+    Status {
+        /// Of which blob.
+        revision: u64,
+        /// How it went.
+        state: PushState,
+        /// The script's exit code, else 0.
+        code: u8,
+    },
+    /// The client's load.
+    Report(Report),
+    /// The sender stops in good order.
+    Bye,
+}
+
+impl<'a> Control<'a> {
+    /// The bytes of the message, at most [`MAX_LEN`].
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        match self {
+            Self::Ping { token } => {
+                out.push(1);
+                out.extend(token.to_le_bytes());
+            }
+            Self::Pong { token, revision } => {
+                out.push(2);
+                out.extend(token.to_le_bytes());
+                out.extend(revision.to_le_bytes());
+            }
+            Self::Offer { revision, length, hash } => {
+                out.push(3);
+                out.extend(revision.to_le_bytes());
+                out.extend(length.to_le_bytes());
+                out.extend(hash);
+            }
+            Self::Get { revision, offset } => {
+                out.push(4);
+                out.extend(revision.to_le_bytes());
+                out.extend(offset.to_le_bytes());
+            }
+            Self::Chunk { revision, offset, bytes } => {
+                out.push(5);
+                out.extend(revision.to_le_bytes());
+                out.extend(offset.to_le_bytes());
+                out.extend(*bytes);
+            }
+            Self::Status { revision, state, code } => {
+                out.push(6);
+                out.extend(revision.to_le_bytes());
+                out.extend([*state as u8, *code]);
+            }
+            Self::Report(report) => report.encode(&mut out),
+            Self::Bye => out.extend([8, 0]),
+        }
+        out
+    }
+
+    /// Reads a control record's body.
+    pub fn decode(body: &'a [u8]) -> Result<Self, DropReason> {
+        Self::read(body).ok_or(DropReason::BadControl)
+    }
+
+    fn read(body: &'a [u8]) -> Option<Self> {
+        let mut r = Reader(body);
+        let message = match r.u8()? {
+            1 => return Some(Self::Ping { token: r.u64()? }),
+            2 => Self::Pong { token: r.u64()?, revision: r.u64()? },
+            3 => Self::Offer { revision: r.u64()?, length: r.u32()?, hash: r.array()? },
+            4 => Self::Get { revision: r.u64()?, offset: r.u32()? },
+            5 => {
+                let (revision, offset) = (r.u64()?, r.u32()?);
+                let bytes = std::mem::take(&mut r.0);
+                if bytes.len() > CHUNK_LEN {
+                    return None;
+                }
+                Self::Chunk { revision, offset, bytes }
+            }
+            6 => {
+                let (revision, state, code) = (r.u64()?, r.u8()?, r.u8()?);
+                let state = PushState::ALL.into_iter().find(|s| *s as u8 == state)?;
+                Self::Status { revision, state, code }
+            }
+            7 => Self::Report(Report::read(&mut r)?),
+            8 => {
+                r.u8()?;
+                Self::Bye
+            }
+            _ => return None,
+        };
+        r.0.is_empty().then_some(message)
+    }
+}
+
+impl Report {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let nics = self.nics.get(..REPORT_NICS).unwrap_or(&self.nics);
+        out.push(7);
+        out.extend(self.load.to_le_bytes());
+        out.extend(self.uptime.to_le_bytes());
+        out.extend(self.memory.0.to_le_bytes());
+        out.extend(self.memory.1.to_le_bytes());
+        out.push(nics.len() as u8);
+        for n in nics {
+            out.extend(n.nic.to_le_bytes());
+            for v in [n.uplink.0, n.uplink.1, n.downlink.0, n.downlink.1] {
+                out.extend(v.to_le_bytes());
+            }
+        }
+    }
+
+    fn read(r: &mut Reader<'_>) -> Option<Self> {
+        let (load, uptime, memory) = (r.u32()?, r.u32()?, (r.u64()?, r.u64()?));
+        let count = usize::from(r.u8()?);
+        if count > REPORT_NICS {
+            return None;
+        }
+        let nic = |r: &mut Reader<'_>| {
+            Some(NicReport { nic: r.u16()?, uplink: (r.u64()?, r.u64()?), downlink: (r.u64()?, r.u64()?) })
+        };
+        let nics = (0..count).map(|_| nic(r)).collect::<Option<_>>()?;
+        Some(Self { load, uptime, memory, nics })
+    }
+}
+
+impl NicReport {
+    /// The NIC's number.
+    pub fn id(&self) -> NicId {
+        NicId(self.nic)
+    }
+}
+
+/// Takes integers and arrays off the front of bytes, or nothing.
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    pub(crate) fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[b]| b)
+    }
+
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let bytes = [7; CHUNK_LEN];
+        let nic = NicReport { nic: 3, uplink: (1, 2), downlink: (3, 4) };
+        let report = Report { load: 150, uptime: 9, memory: (10, 5), nics: vec![nic; REPORT_NICS] };
+        let all = [
+            Control::Ping { token: 1 },
+            Control::Pong { token: 2, revision: 3 },
+            Control::Offer { revision: 4, length: 5, hash: [6; 32] },
+            Control::Get { revision: 7, offset: 8 },
+            Control::Chunk { revision: 9, offset: 10, bytes: &bytes },
+            Control::Status { revision: 11, state: PushState::ScriptFailed, code: 12 },
+            Control::Report(report),
+            Control::Bye,
+        ];
+        for message in all {
+            let bytes = message.encode();
+            assert!(bytes.len() <= MAX_LEN);
+            assert_eq!(Control::decode(&bytes), Ok(message.clone()));
+            for n in 0..bytes.len() {
+                let cut = Control::decode(&bytes[..n]);
+                assert!(cut.is_err() || matches!(message, Control::Chunk { .. }), "{message:?} cut to {n}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..1200)) {
+            let _ = Control::decode(&bytes);
+        }
+    }
+}
