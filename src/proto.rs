@@ -2,5 +2,7 @@
 
 pub mod activity;
 pub mod aead;
+pub mod cookie;
+pub mod noise;
 pub mod replay;
 pub mod session;
