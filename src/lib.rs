@@ -2,5 +2,6 @@
 //! through a UDP session that a Noise IK handshake opens and an AEAD seals.
 
 pub mod metrics;
+pub mod sys;
 pub mod types;
 pub mod wire;
