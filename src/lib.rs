@@ -4,5 +4,6 @@
 pub mod keys;
 pub mod metrics;
 pub mod proto;
+pub mod sys;
 pub mod types;
 pub mod wire;

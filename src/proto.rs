@@ -4,5 +4,6 @@ pub mod activity;
 pub mod aead;
 pub mod cookie;
 pub mod noise;
+pub mod pmtu;
 pub mod replay;
 pub mod session;

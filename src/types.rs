@@ -4,7 +4,7 @@
 //! after that checks it again. Nothing here does I/O.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 /// Why a text is not a value of one of these types. Displays as one sentence that says what to write.
@@ -248,6 +248,40 @@ pub struct NicSpec {
     pub mtu: Mtu,
 }
 
+/// Where datagrams of one peer come from and go to: its address, and ours that it speaks to. A box with several
+/// addresses answers from the one it was spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Path {
+    /// The peer's address and port. IPv4 is always written as IPv4, never as `::ffff:a.b.c.d`.
+    pub remote: SocketAddr,
+    /// Our address, where it is known; `None`: the kernel chooses.
+    pub local: Option<IpAddr>,
+}
+
+impl Path {
+    /// A path in its one canonical form: v4-mapped IPv6 addresses become IPv4, and an IPv6 flow label is
+    /// forgotten, so that equal paths compare equal.
+    pub fn new(remote: SocketAddr, local: Option<IpAddr>) -> Self {
+        let remote = match remote {
+            SocketAddr::V6(v6) => match v6.ip().to_canonical() {
+                IpAddr::V4(ip) => SocketAddr::new(ip.into(), v6.port()),
+                IpAddr::V6(ip) => std::net::SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into(),
+            },
+            v4 => v4,
+        };
+        Self { remote, local: local.map(|ip| ip.to_canonical()) }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.local {
+            Some(local) => write!(f, "{} at {local}", self.remote),
+            None => write!(f, "{}", self.remote),
+        }
+    }
+}
+
 /// How strictly the NIC contract is applied to one NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NicRules {
@@ -367,6 +401,14 @@ mod tests {
         for bad in ["18.8.80.150/33", "18.8.80.150/0", "0.0.0.0/8", "224.0.0.1", "18.8.80", "::/64"] {
             assert!(bad.parse::<NicAddr>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_path_has_one_form() {
+        let path = |remote: &str, local: &str| Path::new(remote.parse().unwrap(), local.parse().ok());
+        assert_eq!(path("[::ffff:192.0.2.1]:9", "::ffff:192.0.2.2"), path("192.0.2.1:9", "192.0.2.2"));
+        assert_eq!(path("[::ffff:192.0.2.1]:9", "::ffff:192.0.2.2").to_string(), "192.0.2.1:9 at 192.0.2.2");
+        assert_eq!(path("[fe80::1%3]:9", "").to_string(), "[fe80::1%3]:9");
     }
 
     #[test]

@@ -1,0 +1,228 @@
+//! Path MTU: the largest datagram that a path carries, found inside the session (RFC 8899, without ICMP).
+//!
+//! ```text
+//!   floor ──probe ceiling──▶ passes: settled
+//!                            lost × TRIES: halve between what passes and what does not, until GRAIN
+//!   settled ──while busy, every CONFIRM──▶ lost × TRIES: a black hole, back to floor and search again
+//!           ──every RAISE──▶ search above once more
+//! ```
+//!
+//! A probe is a PING padded to the size, with DF set; the PONG confirms it. Sizes are UDP payload bytes.
+
+use std::time::{Duration, Instant};
+
+/// What every path is taken to carry: IPv6's minimum MTU less its header and UDP's (RFC 8200, section 5).
+pub const FLOOR: u16 = 1280 - 48;
+
+/// The largest datagram ever sent: a jumbo frame's payload.
+pub const CEILING: u16 = 9000 - 28;
+
+const TRIES: u8 = 3;
+const GRAIN: u16 = 8;
+const CONFIRM: Duration = Duration::from_secs(1);
+const RAISE: Duration = Duration::from_secs(600);
+
+/// A probe that the caller is to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// UDP payload bytes.
+    pub size: u16,
+    /// Comes back in the PONG.
+    pub token: u64,
+}
+
+/// What has been found out about one path, in the sending direction.
+#[derive(Debug)]
+pub struct PathMtu {
+    size: u16,
+    ceiling: u16,
+    /// The smallest size that is taken not to pass.
+    too_big: u16,
+    flying: Option<(Probe, Instant)>,
+    tries: u8,
+    searching: bool,
+    next: Instant,
+    raise: Instant,
+}
+
+impl PathMtu {
+    /// A new path, whose first link carries `ceiling` bytes.
+    pub fn new(now: Instant, ceiling: u16) -> Self {
+        let ceiling = ceiling.clamp(FLOOR, CEILING);
+        let searching = ceiling > FLOOR;
+        Self {
+            size: FLOOR,
+            ceiling,
+            too_big: ceiling.saturating_add(1),
+            flying: None,
+            tries: 0,
+            searching,
+            next: now,
+            raise: now + RAISE,
+        }
+    }
+
+    /// The largest size that is known to pass.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// When [`Self::handle_timeout`] has something to do. `busy`: full datagrams are being sent.
+    pub fn poll_timeout(&self, busy: bool) -> Option<Instant> {
+        (busy || self.searching || self.flying.is_some()).then_some(self.next)
+    }
+
+    /// Gives up on a probe that is out for `patience`, and says which probe to send next. True where the size fell.
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        busy: bool,
+        patience: Duration,
+        token: u64,
+    ) -> (bool, Option<Probe>) {
+        if now < self.next || self.poll_timeout(busy).is_none() {
+            return (false, None);
+        }
+        let mut fell = false;
+        if let Some((lost, _)) = self.flying.take() {
+            self.tries = self.tries.saturating_add(1);
+            if self.tries >= TRIES {
+                self.tries = 0;
+                fell = self.give_up(lost.size);
+            }
+        }
+        if !self.searching && self.size < self.ceiling && now >= self.raise {
+            self.searching = true;
+            self.too_big = self.ceiling.saturating_add(1);
+        }
+        let Some(size) = self.wanted() else {
+            self.searching = false;
+            self.next = now + CONFIRM;
+            self.raise = now + RAISE;
+            return (fell, None);
+        };
+        let probe = Probe { size, token };
+        self.flying = Some((probe, now));
+        self.next = now + patience;
+        (fell, Some(probe))
+    }
+
+    /// A PONG came in. True where it was a probe's, and the size grew.
+    pub fn handle_pong(&mut self, now: Instant, token: u64) -> bool {
+        let Some((probe, _)) = self.flying.filter(|(p, _)| p.token == token) else { return false };
+        self.flying = None;
+        self.tries = 0;
+        let grew = probe.size > self.size;
+        self.size = self.size.max(probe.size);
+        self.next = if self.searching { now } else { now + CONFIRM };
+        grew
+    }
+
+    /// The kernel refused a datagram of the current size: start over at the floor. True where the size fell.
+    pub fn handle_too_big(&mut self, now: Instant) -> bool {
+        let size = self.size;
+        let fell = self.give_up(size);
+        self.next = now;
+        fell
+    }
+
+    /// The first link changed: search afresh below its size.
+    pub fn set_ceiling(&mut self, now: Instant, ceiling: u16) {
+        *self = Self::new(now, ceiling);
+    }
+
+    /// `size` does not pass.
+    fn give_up(&mut self, size: u16) -> bool {
+        self.flying = None;
+        self.too_big = size;
+        if size > self.size {
+            return false;
+        }
+        // What used to pass does not any more: nothing that was learnt holds.
+        let fell = self.size > FLOOR;
+        self.size = FLOOR;
+        self.searching = fell;
+        fell
+    }
+
+    /// Which size to probe.
+    fn wanted(&mut self) -> Option<u16> {
+        if !self.searching {
+            return Some(self.size).filter(|&s| s > FLOOR);
+        }
+        let highest = self.too_big.saturating_sub(1);
+        if highest >= self.ceiling {
+            return Some(self.ceiling).filter(|&c| c > self.size);
+        }
+        let gap = highest.saturating_sub(self.size);
+        (gap >= GRAIN).then(|| self.size.saturating_add(gap.div_ceil(2)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(300);
+
+    /// Runs the search for `span` over a path that carries `limit` bytes; returns the time it took to settle on the end size.
+    fn run(mtu: &mut PathMtu, now: &mut Instant, span: Duration, limit: u16) -> Duration {
+        let (start, mut settled, mut token) = (*now, *now, 0);
+        while *now < start + span {
+            token += 1;
+            let before = mtu.size();
+            let (_, probe) = mtu.handle_timeout(*now, true, PATIENCE, token);
+            if let Some(probe) = probe.filter(|p| p.size <= limit) {
+                mtu.handle_pong(*now, probe.token);
+            }
+            if mtu.size() != before {
+                settled = *now;
+            }
+            *now = mtu.poll_timeout(true).unwrap().max(*now + Duration::from_millis(1));
+        }
+        settled - start
+    }
+
+    #[test]
+    fn a_clear_path_is_found_with_the_first_probe() {
+        let mut now = Instant::now();
+        let mut mtu = PathMtu::new(now, 1472);
+        assert!(run(&mut mtu, &mut now, Duration::from_secs(1), 1472) < Duration::from_millis(1));
+        assert_eq!(mtu.size(), 1472);
+    }
+
+    #[test]
+    fn a_narrow_path_is_found_to_within_the_grain() {
+        for limit in [FLOOR, 1240, 1300, 1392, 1464, 1471] {
+            let mut now = Instant::now();
+            let mut mtu = PathMtu::new(now, 1472);
+            run(&mut mtu, &mut now, Duration::from_secs(20), limit);
+            assert!(mtu.size() <= limit && mtu.size() + GRAIN > limit, "{limit}: {}", mtu.size());
+        }
+    }
+
+    #[test]
+    fn a_black_hole_is_noticed_within_two_seconds_of_traffic_and_left_when_it_ends() {
+        let mut now = Instant::now();
+        let mut mtu = PathMtu::new(now, 1472);
+        run(&mut mtu, &mut now, Duration::from_secs(5), 1472);
+        let from = now;
+        while mtu.size() == 1472 {
+            mtu.handle_timeout(now, true, PATIENCE, 1);
+            now = mtu.poll_timeout(true).unwrap().max(now);
+        }
+        assert!(now - from < Duration::from_secs(2), "{:?}", now - from);
+        run(&mut mtu, &mut now, Duration::from_secs(20), 1280);
+        assert!(mtu.size() > 1280 - GRAIN && mtu.size() <= 1280);
+        run(&mut mtu, &mut now, RAISE * 2, 1472);
+        assert_eq!(mtu.size(), 1472);
+    }
+
+    #[test]
+    fn an_idle_settled_path_needs_no_timer() {
+        let mut now = Instant::now();
+        let mut mtu = PathMtu::new(now, 1472);
+        run(&mut mtu, &mut now, Duration::from_secs(5), 1472);
+        assert_eq!(mtu.poll_timeout(false), mtu.flying.map(|_| mtu.next));
+    }
+}
