@@ -1,0 +1,134 @@
+//! What the state machines want done. They never do it themselves.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::proto::session::{Lanes, Opener};
+use crate::types::{Path, Suite};
+use crate::wire::control::{PushState, Report};
+
+/// Names a peer within one client or server: always 0 on a client, the client's number on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u32);
+
+/// One thing to do.
+pub enum Output {
+    /// Send this datagram.
+    Send {
+        /// Where to, and from.
+        path: Path,
+        /// The datagram, sealed where it must be.
+        bytes: Vec<u8>,
+    },
+    /// Receive on a new session, and hand a lane of it to each worker.
+    Install {
+        /// Whose session.
+        peer: PeerId,
+        /// For receiving.
+        opener: Arc<Opener>,
+        /// For sending, from [`Output::Use`] on.
+        lanes: Lanes,
+    },
+    /// Seal with this session from now on.
+    Use {
+        /// Whose session.
+        peer: PeerId,
+        /// Which: the index that stands in what we receive.
+        index: u32,
+        /// Where its datagrams go.
+        path: Path,
+        /// How long they may be, in bytes of UDP payload.
+        datagram: u16,
+    },
+    /// Send to this path from now on.
+    Path {
+        /// Whose path.
+        peer: PeerId,
+        /// The new path.
+        path: Path,
+    },
+    /// Send datagrams of this size from now on.
+    Datagram {
+        /// To whom.
+        peer: PeerId,
+        /// UDP payload bytes.
+        size: u16,
+    },
+    /// Forget a session, both ways.
+    Retire {
+        /// The index that stands in what we receive.
+        index: u32,
+    },
+    /// Tell whoever is interested.
+    Event {
+        /// About whom.
+        peer: PeerId,
+        /// What.
+        event: Event,
+    },
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A handshake is finished and its session is in use.
+    Established {
+        /// Which suite.
+        suite: Suite,
+        /// Where the peer is.
+        path: Path,
+        /// False where it replaces a live session.
+        first: bool,
+    },
+    /// The peer does not answer. Its session, if there is one, keeps working.
+    Silent,
+    /// A silent peer answers again, on the session that it had.
+    Answers,
+    /// There is no session any more.
+    Lost,
+    /// The peer stopped in good order.
+    Bye,
+    /// The peer is at another address now.
+    Moved(Path),
+    /// The server cannot be reached: its name should be resolved again.
+    Resolve,
+    /// A blob has been pulled, and its hash is right.
+    Push {
+        /// Its revision.
+        revision: u64,
+        /// The blob.
+        blob: Vec<u8>,
+    },
+    /// What became of a push on the client.
+    Status {
+        /// Of which revision.
+        revision: u64,
+        /// How it went.
+        state: PushState,
+        /// The script's exit code, else 0.
+        code: u8,
+    },
+    /// The client's load.
+    Report(Report),
+    /// Two boxes use one key in turn.
+    Flapping,
+}
+
+/// Outputs in the order in which they are to be done.
+#[derive(Default)]
+pub struct Outputs(VecDeque<Output>);
+
+impl Outputs {
+    /// The next thing to do.
+    pub fn pop(&mut self) -> Option<Output> {
+        self.0.pop_front()
+    }
+
+    pub(crate) fn push(&mut self, output: Output) {
+        self.0.push_back(output);
+    }
+
+    pub(crate) fn event(&mut self, peer: PeerId, event: Event) {
+        self.push(Output::Event { peer, event });
+    }
+}

@@ -1,0 +1,312 @@
+//! The client's side of a push: it pulls, verifies and delivers once; the server keeps no state for it.
+//!
+//! ```text
+//! Settled ──a PONG names another revision──▶ Asking ──OFFER──▶ Pulling ──all chunks, right hash──▶ Settled
+//!                                               ▲                 └──────wrong hash────────┐
+//!                                               └──────────────────────────────────────────┘
+//! ```
+
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::wire::control::{CHUNK_LEN, Control};
+use crate::wire::push::MAX_LEN;
+
+/// GETs under way at once.
+const WINDOW: usize = 64;
+
+/// A GET that is not answered is sent again after three round trips, within these bounds.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How long after a blob with a wrong hash, or an OFFER that cannot be, the client asks again.
+const REPENT: Duration = Duration::from_secs(1);
+
+/// The first eight bytes of a blob's SHA-256, little-endian, and never 0.
+pub fn revision_of(hash: &[u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *hash;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1)
+}
+
+/// The SHA-256 of a blob.
+pub fn hash_of(blob: &[u8]) -> [u8; 32] {
+    Sha256::digest(blob).into()
+}
+
+/// The state of the pull.
+pub struct Pull {
+    state: State,
+    /// The last revision that was delivered; 0: none yet.
+    delivered: u64,
+}
+
+enum State {
+    Settled,
+    Asking { next: Instant },
+    Pulling(Box<Pulling>),
+}
+
+struct Pulling {
+    revision: u64,
+    hash: [u8; 32],
+    blob: Vec<u8>,
+    /// For each chunk: when it was last asked for; `None` once it is there.
+    chunks: Vec<Option<Instant>>,
+    missing: usize,
+}
+
+impl Pull {
+    /// Nothing is known yet: asks at once.
+    pub fn new(now: Instant) -> Self {
+        Self { state: State::Asking { next: now }, delivered: 0 }
+    }
+
+    /// A new session: whatever is offered there is asked for.
+    pub fn restart(&mut self, now: Instant) {
+        if !matches!(self.state, State::Pulling(_)) {
+            self.state = State::Asking { next: now };
+        }
+    }
+
+    /// The server said which revision it offers.
+    pub fn handle_revision(&mut self, now: Instant, revision: u64) {
+        let known = match &self.state {
+            State::Pulling(p) => p.revision,
+            State::Asking { .. } => return,
+            State::Settled => self.delivered,
+        };
+        if revision != 0 && revision != known {
+            self.state = State::Asking { next: now };
+        }
+    }
+
+    /// The server made an offer.
+    pub fn handle_offer(&mut self, now: Instant, revision: u64, length: u32, hash: &[u8; 32]) {
+        let length = length as usize;
+        if revision == 0 || revision == self.delivered {
+            self.state = State::Settled;
+            return;
+        }
+        if matches!(&self.state, State::Pulling(p) if p.revision == revision) {
+            return;
+        }
+        if length == 0 || length > MAX_LEN || revision != revision_of(hash) {
+            self.state = State::Asking { next: now + REPENT };
+            return;
+        }
+        let count = length.div_ceil(CHUNK_LEN);
+        // A time long past, as far as this clock reaches: every chunk is due.
+        let due = now.checked_sub(PATIENCE.1).unwrap_or(now);
+        self.state = State::Pulling(Box::new(Pulling {
+            revision,
+            hash: *hash,
+            blob: vec![0; length],
+            chunks: vec![Some(due); count],
+            missing: count,
+        }));
+    }
+
+    /// A piece came in. Returns the blob and its revision when it was the last one and the hash is right.
+    pub fn handle_chunk(
+        &mut self,
+        now: Instant,
+        revision: u64,
+        offset: u32,
+        bytes: &[u8],
+    ) -> Option<(u64, Vec<u8>)> {
+        let State::Pulling(p) = &mut self.state else { return None };
+        if p.revision != revision || !p.place(offset as usize, bytes) || p.missing > 0 {
+            return None;
+        }
+        let blob = std::mem::take(&mut p.blob);
+        if hash_of(&blob) != p.hash {
+            self.state = State::Asking { next: now + REPENT };
+            return None;
+        }
+        self.delivered = revision;
+        self.state = State::Settled;
+        Some((revision, blob))
+    }
+
+    /// When there is something to send.
+    pub fn poll_timeout(&self, rtt: Option<Duration>) -> Option<Instant> {
+        match &self.state {
+            State::Settled => None,
+            State::Asking { next } => Some(*next),
+            State::Pulling(p) => {
+                p.window().map(|(_, asked)| asked).min().and_then(|t| t.checked_add(patience(rtt)))
+            }
+        }
+    }
+
+    /// The GETs to send now.
+    pub fn handle_timeout(&mut self, now: Instant, rtt: Option<Duration>) -> Vec<Control<'static>> {
+        match &mut self.state {
+            State::Settled => Vec::new(),
+            State::Asking { next } if now >= *next => {
+                *next = now + patience(rtt).saturating_mul(4);
+                vec![Control::Get { revision: 0, offset: 0 }]
+            }
+            State::Asking { .. } => Vec::new(),
+            State::Pulling(p) => p.ask(now, patience(rtt)),
+        }
+    }
+}
+
+impl Pulling {
+    /// The first missing chunks, as many as may be under way, with the time when each was asked for.
+    fn window(&self) -> impl Iterator<Item = (usize, Instant)> + '_ {
+        self.chunks.iter().enumerate().filter_map(|(i, asked)| Some((i, (*asked)?))).take(WINDOW)
+    }
+
+    fn place(&mut self, offset: usize, bytes: &[u8]) -> bool {
+        let (index, rest) = (offset / CHUNK_LEN, offset % CHUNK_LEN);
+        let want = self.blob.len().saturating_sub(offset).min(CHUNK_LEN);
+        if rest != 0 || bytes.len() != want {
+            return false;
+        }
+        let Some(chunk) = self.chunks.get_mut(index).filter(|c| c.is_some()) else { return false };
+        let Some(place) = self.blob.get_mut(offset..).and_then(|b| b.get_mut(..want)) else { return false };
+        place.copy_from_slice(bytes);
+        *chunk = None;
+        self.missing = self.missing.saturating_sub(1);
+        true
+    }
+
+    fn ask(&mut self, now: Instant, patience: Duration) -> Vec<Control<'static>> {
+        let due: Vec<usize> = self
+            .window()
+            .filter(|(_, asked)| now.saturating_duration_since(*asked) >= patience)
+            .map(|(i, _)| i)
+            .collect();
+        for &i in &due {
+            if let Some(chunk) = self.chunks.get_mut(i) {
+                *chunk = Some(now);
+            }
+        }
+        let revision = self.revision;
+        // Blobs end at 1 MiB: an offset always fits.
+        due.into_iter()
+            .map(|i| Control::Get { revision, offset: i.saturating_mul(CHUNK_LEN) as u32 })
+            .collect()
+    }
+}
+
+fn patience(rtt: Option<Duration>) -> Duration {
+    rtt.unwrap_or(PATIENCE.0).saturating_mul(3).clamp(PATIENCE.0, PATIENCE.1)
+}
+
+/// The chunk that a GET asks for; `None` past the end.
+pub fn chunk(blob: &[u8], revision: u64, offset: u32) -> Option<Control<'_>> {
+    let at = offset as usize;
+    let rest = blob.get(at..).filter(|r| !r.is_empty() && at % CHUNK_LEN == 0)?;
+    let bytes = rest.get(..CHUNK_LEN).unwrap_or(rest);
+    Some(Control::Chunk { revision, offset, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    fn pull_through(lossy: f64, blob: &[u8], seed: u8) -> (Duration, Vec<u8>) {
+        let hash = hash_of(blob);
+        let revision = revision_of(&hash);
+        let mut rng = StdRng::from_seed([seed; 32]);
+        let (start, rtt) = (Instant::now(), Some(Duration::from_millis(20)));
+        let (mut now, mut pull) = (start, Pull::new(start));
+        loop {
+            for message in pull.handle_timeout(now, rtt) {
+                if rng.random_bool(lossy) || rng.random_bool(lossy) {
+                    continue;
+                }
+                let Control::Get { revision: r, offset } = message else { panic!("{message:?}") };
+                if r == 0 {
+                    pull.handle_offer(now, revision, blob.len() as u32, &hash);
+                } else if let Some(Control::Chunk { revision, offset, bytes }) = chunk(blob, r, offset)
+                    && let Some((_, got)) = pull.handle_chunk(now, revision, offset, bytes)
+                {
+                    return (now - start, got);
+                }
+            }
+            now = pull.poll_timeout(rtt).unwrap().max(now + Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_full_blob_arrives_through_a_third_of_loss() {
+        let mut blob = vec![0; MAX_LEN];
+        StdRng::from_seed([7; 32]).fill(&mut blob[..]);
+        let (took, got) = pull_through(0.3, &blob, 1);
+        assert!(got == blob);
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    }
+
+    #[test]
+    fn every_length_around_a_chunk_arrives() {
+        for n in [1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 3 * CHUNK_LEN + 5] {
+            let blob: Vec<u8> = (0..n).map(|i| i as u8).collect();
+            assert_eq!(pull_through(0.1, &blob, 2).1, blob);
+        }
+    }
+
+    #[test]
+    fn a_wrong_hash_delivers_nothing_and_asks_again() {
+        let now = Instant::now();
+        let mut pull = Pull::new(now);
+        let hash = hash_of(b"right");
+        pull.handle_offer(now, revision_of(&hash), 5, &hash);
+        assert_eq!(pull.handle_chunk(now, revision_of(&hash), 0, b"wrong"), None);
+        assert_eq!(pull.poll_timeout(None), Some(now + REPENT));
+    }
+
+    #[test]
+    fn misplaced_chunks_are_ignored() {
+        let now = Instant::now();
+        let mut pull = Pull::new(now);
+        let blob = vec![1; 2000];
+        let hash = hash_of(&blob);
+        let revision = revision_of(&hash);
+        pull.handle_offer(now, revision, 2000, &hash);
+        for (r, offset, len) in [
+            (revision ^ 1, 0, 1024),
+            (revision, 1, 1024),
+            (revision, 0, 1023),
+            (revision, 1024, 1024),
+            (revision, 4096, 0),
+        ] {
+            assert_eq!(pull.handle_chunk(now, r, offset, &vec![1; len]), None);
+        }
+        assert_eq!(pull.handle_timeout(now, None).len(), 2);
+        assert_eq!(pull.handle_chunk(now, revision, 0, &blob[..1024]), None);
+        assert_eq!(pull.handle_chunk(now, revision, 1024, &blob[1024..]), Some((revision, blob)));
+    }
+
+    #[test]
+    fn what_was_delivered_is_not_pulled_again() {
+        let now = Instant::now();
+        let mut pull = Pull::new(now);
+        let hash = hash_of(b"blob");
+        let revision = revision_of(&hash);
+        pull.handle_offer(now, revision, 4, &hash);
+        assert!(pull.handle_chunk(now, revision, 0, b"blob").is_some());
+        pull.handle_revision(now, revision);
+        pull.restart(now);
+        pull.handle_offer(now, revision, 4, &hash);
+        assert_eq!(pull.poll_timeout(None), None);
+        pull.handle_revision(now, revision ^ 1);
+        assert_eq!(pull.poll_timeout(None), Some(now));
+    }
+
+    #[test]
+    fn an_offer_that_cannot_be_is_not_allocated_for() {
+        let now = Instant::now();
+        let mut pull = Pull::new(now);
+        let hash = hash_of(b"x");
+        for (revision, length) in [(revision_of(&hash), u32::MAX), (revision_of(&hash), 0), (5, 10)] {
+            pull.handle_offer(now, revision, length, &hash);
+            assert_eq!(pull.poll_timeout(None), Some(now + REPENT));
+        }
+    }
+}
