@@ -2,11 +2,14 @@
 
 pub mod activity;
 pub mod aead;
+pub mod client;
 pub mod cookie;
 pub mod noise;
 pub mod output;
+mod peer;
 pub mod pmtu;
 pub mod pull;
 pub mod replay;
+pub mod server;
 pub mod session;
 pub mod timers;

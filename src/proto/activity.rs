@@ -62,8 +62,8 @@ impl Activity {
         }
     }
 
-    /// A batch was sent at `now`. `asks`: it calls for an answer (frames and requests do, keepalives do not).
-    /// True where the control plane dozes and must be told, once.
+    /// A batch was sent at `now`. `asks`: it holds frames, which call for an answer; control records
+    /// and keepalives do not. True where the control plane dozes and must be told, once.
     pub fn note_sent(&self, now: Instant, asks: bool) -> bool {
         let t = self.stamp(now);
         self.sent.store(t, Relaxed);
@@ -73,6 +73,13 @@ impl Activity {
         }
         self.framed.store(t, Relaxed);
         self.arm(&self.unanswered, t)
+    }
+
+    /// A question of the control plane's own goes out at `now`: it calls for an answer, but is no traffic.
+    pub fn note_request(&self, now: Instant) {
+        if self.unanswered.load(Relaxed) == 0 {
+            self.unanswered.store(self.stamp(now), Relaxed);
+        }
     }
 
     /// A verified batch came in at `now`. `asks` and the result are as for [`Self::note_sent`].

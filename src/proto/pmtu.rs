@@ -67,6 +67,11 @@ impl PathMtu {
         self.size
     }
 
+    /// When the next probe or its answer is due, if one is needed.
+    pub fn due(&self) -> Instant {
+        self.next
+    }
+
     /// When [`Self::handle_timeout`] has something to do. `busy`: full datagrams are being sent.
     pub fn poll_timeout(&self, busy: bool) -> Option<Instant> {
         (busy || self.searching || self.flying.is_some()).then_some(self.next)

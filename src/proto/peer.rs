@@ -1,0 +1,365 @@
+//! What both ends do once there are keys: key slots, PINGs, keepalives, path MTU.
+//!
+//! ```text
+//!   next ──first datagram opens on it──▶ current ──replaced──▶ previous ──replaced or too old──▶ gone
+//! ```
+//!
+//! A client's new session is current at once: it may send first. A server's new session waits as *next* until the
+//! client has used it, so that a replayed message 1 changes nothing. Receiving works in all three slots, which is why
+//! a rekey loses no frame.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use rand::CryptoRng;
+
+use crate::proto::activity::Activity;
+use crate::proto::output::{Output, Outputs, PeerId};
+use crate::proto::pmtu::{CEILING, FLOOR, PathMtu};
+use crate::proto::session::{DATA_OVERHEAD, Keys, Lane, Opener, REKEY_AFTER_DATAGRAMS, establish};
+use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER, REKEY_AFTER_BYTES};
+use crate::types::{Path, Suite};
+use crate::wire::control::Control;
+use crate::wire::datagram::{DATA_HEADER_LEN, RESP_LEN};
+use crate::wire::record::{HEADER_LEN, Record};
+
+/// PINGs whose PONG may still come.
+const PINGS: usize = 16;
+
+/// What a server keeps of a handshake until its session is used.
+pub(crate) struct Handshaken {
+    /// The INIT's MAC: the same INIT again gets the same RESP.
+    pub init_mac: [u8; 16],
+    /// The RESP.
+    pub resp: [u8; RESP_LEN],
+    /// Where the INIT came from.
+    pub path: Path,
+}
+
+/// One session as the control plane holds it.
+pub(crate) struct Slot {
+    pub opener: Arc<Opener>,
+    lane: Lane,
+    pub suite: Suite,
+    pub since: Instant,
+    /// The other end's instance: which run of which program made this handshake.
+    pub instance: u64,
+    /// Something has opened on it.
+    pub used: bool,
+}
+
+impl Slot {
+    pub(crate) fn index(&self) -> u32 {
+        self.opener.index()
+    }
+
+    fn worn(&self) -> bool {
+        let v = self.opener.volume();
+        let datagrams = v.sent.load(Relaxed).max(v.received.load(Relaxed));
+        let bytes = v.sent_bytes.load(Relaxed).max(v.received_bytes.load(Relaxed));
+        datagrams >= REKEY_AFTER_DATAGRAMS || bytes >= REKEY_AFTER_BYTES
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Echo,
+    Probe,
+    Challenge(Path),
+}
+
+struct Ping {
+    token: u64,
+    sent: Instant,
+    purpose: Purpose,
+}
+
+/// What a PONG told.
+pub(crate) enum Ponged {
+    Nothing,
+    /// The path is the peer's.
+    Proven(Path),
+}
+
+/// One peer.
+pub(crate) struct Peer {
+    pub id: PeerId,
+    pub activity: Arc<Activity>,
+    pub path: Option<Path>,
+    pub next: Option<(Slot, Handshaken)>,
+    pub current: Option<Slot>,
+    pub previous: Option<Slot>,
+    pub rtt: Option<Duration>,
+    pmtu: PathMtu,
+    ceiling: u16,
+    pings: VecDeque<Ping>,
+}
+
+impl Peer {
+    pub(crate) fn new(id: PeerId, now: Instant) -> Self {
+        Self {
+            id,
+            activity: Arc::new(Activity::new(now)),
+            path: None,
+            next: None,
+            current: None,
+            previous: None,
+            rtt: None,
+            pmtu: PathMtu::new(now, FLOOR),
+            ceiling: CEILING,
+            pings: VecDeque::new(),
+        }
+    }
+
+    /// Makes a session of a handshake's keys, and has it received on. `None` only if the AEAD refuses its key.
+    pub(crate) fn install(
+        &self,
+        now: Instant,
+        keys: &Keys,
+        instance: u64,
+        out: &mut Outputs,
+    ) -> Option<Slot> {
+        let (mut lanes, opener) = establish(keys, Arc::clone(&self.activity))?;
+        let lane = lanes.take()?;
+        out.push(Output::Install { peer: self.id, opener: Arc::clone(&opener), lanes });
+        Some(Slot { opener, lane, suite: keys.suite, since: now, instance, used: false })
+    }
+
+    /// Sends with `slot` from now on, to `path`.
+    pub(crate) fn promote(&mut self, now: Instant, slot: Slot, path: Path, out: &mut Outputs) {
+        if self.path != Some(path) {
+            self.path = Some(path);
+            self.pmtu = PathMtu::new(now, self.ceiling);
+        }
+        let (index, datagram) = (slot.index(), self.pmtu.size());
+        out.push(Output::Use { peer: self.id, index, path, datagram });
+        let old = self.current.replace(slot);
+        if let Some(gone) = std::mem::replace(&mut self.previous, old) {
+            out.push(Output::Retire { index: gone.index() });
+        }
+    }
+
+    /// Forgets every session.
+    pub(crate) fn clear(&mut self, out: &mut Outputs) {
+        let next = self.next.take().map(|(slot, _)| slot);
+        for slot in [next, self.current.take(), self.previous.take()].into_iter().flatten() {
+            out.push(Output::Retire { index: slot.index() });
+        }
+        self.pings.clear();
+        self.activity.forgive();
+    }
+
+    /// Forgets the sessions that are too old to be used. True where the current one was among them.
+    pub(crate) fn expire(&mut self, now: Instant, out: &mut Outputs) -> bool {
+        let old = |slot: &Slot| now.saturating_duration_since(slot.since) >= REJECT_AFTER;
+        let next = self.next.take_if(|(slot, _)| old(slot)).map(|(slot, _)| slot);
+        let (current, previous) = (self.current.take_if(|s| old(s)), self.previous.take_if(|s| old(s)));
+        let lost = current.is_some();
+        for slot in [next, current, previous].into_iter().flatten() {
+            out.push(Output::Retire { index: slot.index() });
+        }
+        lost
+    }
+
+    /// Which slot has this index.
+    pub(crate) fn slot(&mut self, index: u32) -> Option<&mut Slot> {
+        let next = self.next.as_mut().map(|(slot, _)| slot);
+        [next, self.current.as_mut(), self.previous.as_mut()]
+            .into_iter()
+            .flatten()
+            .find(|s| s.index() == index)
+    }
+
+    /// True where the current session has carried as much as one should.
+    pub(crate) fn worn(&self) -> bool {
+        self.current.as_ref().is_some_and(Slot::worn)
+    }
+
+    /// The other end is another one, or the first link is: what its path carries is to be found out anew.
+    pub(crate) fn set_ceiling(&mut self, now: Instant, ceiling: u16, out: &mut Outputs) {
+        self.ceiling = ceiling;
+        let before = self.pmtu.size();
+        self.pmtu.set_ceiling(now, ceiling);
+        self.resized(before, out);
+    }
+
+    /// The kernel refused a datagram as too long.
+    pub(crate) fn handle_too_big(&mut self, now: Instant, out: &mut Outputs) {
+        let before = self.pmtu.size();
+        self.pmtu.handle_too_big(now);
+        self.resized(before, out);
+    }
+
+    /// Sends to `path` from now on.
+    pub(crate) fn moved(&mut self, now: Instant, path: Path, out: &mut Outputs) {
+        let before = self.pmtu.size();
+        self.path = Some(path);
+        self.pmtu = PathMtu::new(now, self.ceiling);
+        out.push(Output::Path { peer: self.id, path });
+        self.resized(before, out);
+    }
+
+    /// Sends a message on the current session.
+    pub(crate) fn send(&mut self, now: Instant, message: &Control<'_>, out: &mut Outputs) {
+        if let Some(path) = self.path {
+            self.send_to(now, path, Some(message), 0, out);
+        }
+    }
+
+    /// Sends an empty datagram: we are here.
+    pub(crate) fn keepalive(&mut self, now: Instant, out: &mut Outputs) {
+        if let Some(path) = self.path {
+            self.send_to(now, path, None, 0, out);
+        }
+    }
+
+    /// Sends a PING to the path in use.
+    pub(crate) fn ping(&mut self, now: Instant, rng: &mut impl CryptoRng, out: &mut Outputs) {
+        if let Some(path) = self.path {
+            self.ping_to(now, path, Purpose::Echo, rng.next_u64(), 0, out);
+        }
+    }
+
+    /// Asks whoever is at `path` to prove that it holds the session's keys. Once per [`CHALLENGE_LIFE`] and path.
+    pub(crate) fn challenge(
+        &mut self,
+        now: Instant,
+        path: Path,
+        rng: &mut impl CryptoRng,
+        out: &mut Outputs,
+    ) {
+        let fresh = |p: &Ping| now.saturating_duration_since(p.sent) < CHALLENGE_LIFE / 4;
+        let asked = self.pings.iter().any(|p| p.purpose == Purpose::Challenge(path) && fresh(p));
+        if !asked && self.path != Some(path) {
+            self.ping_to(now, path, Purpose::Challenge(path), rng.next_u64(), 0, out);
+        }
+    }
+
+    /// Answers a PING, to where it came from.
+    pub(crate) fn handle_ping(
+        &mut self,
+        now: Instant,
+        token: u64,
+        revision: u64,
+        from: Path,
+        out: &mut Outputs,
+    ) {
+        self.send_to(now, from, Some(&Control::Pong { token, revision }), 0, out);
+    }
+
+    /// A PONG came in.
+    pub(crate) fn handle_pong(&mut self, now: Instant, token: u64, from: Path, out: &mut Outputs) -> Ponged {
+        let Some(at) = self.pings.iter().position(|p| p.token == token) else { return Ponged::Nothing };
+        let Some(ping) = self.pings.remove(at) else { return Ponged::Nothing };
+        let rtt = now.saturating_duration_since(ping.sent);
+        match ping.purpose {
+            Purpose::Challenge(path) if path == from => return Ponged::Proven(path),
+            Purpose::Challenge(_) => return Ponged::Nothing,
+            Purpose::Echo => {}
+            Purpose::Probe => {
+                let before = self.pmtu.size();
+                self.pmtu.handle_pong(now, token);
+                self.resized(before, out);
+            }
+        }
+        // RFC 6298: an eighth of the new sample.
+        self.rtt = Some(self.rtt.map_or(rtt, |old| old.saturating_mul(7).saturating_add(rtt) / 8));
+        Ponged::Nothing
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let slots = [self.next.as_ref().map(|(slot, _)| slot), self.current.as_ref(), self.previous.as_ref()];
+        let expiry = slots.into_iter().flatten().map(|s| s.since + REJECT_AFTER).min();
+        let live = self.current.as_ref();
+        let keepalive = live.and_then(|_| self.activity.owed()).map(|t| t + KEEPALIVE_AFTER);
+        let probe = live.and_then(|_| self.pmtu.poll_timeout(self.busy()));
+        [expiry, keepalive, probe].into_iter().flatten().min()
+    }
+
+    /// Keeps the session alive and its path measured. Expiry is the caller's: see [`Self::expire`].
+    pub(crate) fn handle_timeout(&mut self, now: Instant, rng: &mut impl CryptoRng, out: &mut Outputs) {
+        if self.current.is_none() {
+            return;
+        }
+        if self.activity.owed().is_some_and(|t| now.saturating_duration_since(t) >= KEEPALIVE_AFTER) {
+            self.keepalive(now, out);
+        }
+        let before = self.pmtu.size();
+        let patience =
+            self.rtt.unwrap_or_default().saturating_mul(3).clamp(PROBE_PATIENCE.0, PROBE_PATIENCE.1);
+        let (_, probe) = self.pmtu.handle_timeout(now, self.busy(), patience, rng.next_u64());
+        self.resized(before, out);
+        if let (Some(probe), Some(path)) = (probe, self.path) {
+            self.ping_to(now, path, Purpose::Probe, probe.token, probe.size, out);
+        }
+    }
+
+    /// Frames have passed since the path was last confirmed.
+    fn busy(&self) -> bool {
+        self.activity.framed().is_some_and(|t| t + BUSY_FOR >= self.pmtu.due())
+    }
+
+    fn resized(&self, before: u16, out: &mut Outputs) {
+        if self.pmtu.size() != before && self.current.is_some() {
+            out.push(Output::Datagram { peer: self.id, size: self.pmtu.size() });
+        }
+    }
+
+    fn ping_to(
+        &mut self,
+        now: Instant,
+        path: Path,
+        purpose: Purpose,
+        token: u64,
+        size: u16,
+        out: &mut Outputs,
+    ) {
+        if self.pings.len() >= PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(Ping { token, sent: now, purpose });
+        if purpose == Purpose::Echo {
+            self.activity.note_request(now);
+        }
+        self.send_to(now, path, Some(&Control::Ping { token }), size, out);
+    }
+
+    /// Seals one control record, or none, in a datagram of at least `size` bytes.
+    fn send_to(
+        &mut self,
+        now: Instant,
+        path: Path,
+        message: Option<&Control<'_>>,
+        size: u16,
+        out: &mut Outputs,
+    ) {
+        let Some(slot) = self.current.as_mut() else { return };
+        let mut bytes = vec![0; DATA_HEADER_LEN];
+        if let Some(message) = message {
+            let body = message.encode();
+            bytes.extend(Record::Control.encode(body.len() as u16));
+            bytes.extend(body);
+        }
+        let plaintext_end = usize::from(size).saturating_sub(DATA_OVERHEAD - DATA_HEADER_LEN);
+        if bytes.len() < plaintext_end {
+            bytes.resize(plaintext_end, 0);
+        }
+        bytes.resize(bytes.len().saturating_add(DATA_OVERHEAD - DATA_HEADER_LEN), 0);
+        if slot.lane.seal(&mut bytes).is_ok() {
+            slot.lane.volume().count_sent(1, bytes.len() as u64);
+            self.activity.note_sent(now, false);
+            out.push(Output::Send { path, bytes });
+        }
+    }
+}
+
+/// How long a path MTU probe is waited for.
+const PROBE_PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(400));
+
+/// How long after a frame the path counts as busy.
+const BUSY_FOR: Duration = Duration::from_millis(1500);
+
+const _: () = assert!(DATA_OVERHEAD + HEADER_LEN + crate::wire::control::MAX_LEN <= FLOOR as usize);

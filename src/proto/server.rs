@@ -1,0 +1,444 @@
+//! The server: answers handshakes, keeps a peer for each client, offers each its config.
+//!
+//! ```text
+//!   HELLO ─▶ COOKIE                       nothing kept
+//!   INIT  ─▶ MAC, Noise, allow-list ─▶ RESP, a *next* session; the same INIT again: the same RESP
+//!   first DATA on it ─▶ the session is current, the client is where its INIT came from
+//!   DATA from elsewhere ─▶ a challenge there; its answer from there moves the client
+//! ```
+//!
+//! A datagram that does not pass its check is a [`DropReason`] and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt};
+
+use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::metrics::DropReason;
+use crate::proto::client::read_payload;
+use crate::proto::cookie::{CookieJar, ServerName, equal};
+use crate::proto::noise::{Answerer, Seed, respond};
+use crate::proto::output::{Event, Output, Outputs, PeerId};
+use crate::proto::peer::{Handshaken, Peer, Ponged};
+use crate::proto::pull::{chunk, hash_of, revision_of};
+use crate::proto::timers::SILENT_AFTER;
+use crate::types::{Path, Suite};
+use crate::wire::control::Control;
+use crate::wire::datagram::{Cookie, Header, Hello, INIT_LEN, Init, Resp, Type};
+
+/// Two boxes that use one key are told apart by instance: this many changes ...
+const FLAPS: usize = 3;
+/// ... within this time are flapping, ...
+const FLAP_SPAN: Duration = Duration::from_secs(60);
+/// ... and then whoever came last is left alone for this long.
+const FLAP_HOLD: Duration = Duration::from_secs(5);
+
+/// Who the server is.
+pub struct ServerParams {
+    /// Its key.
+    pub identity: PrivateKey,
+    /// The suites that it accepts.
+    pub suites: Vec<Suite>,
+    /// A random number for this run of the program.
+    pub instance: u64,
+    /// The longest datagram that its first link carries, in bytes of UDP payload.
+    pub ceiling: u16,
+}
+
+/// A client that may connect.
+pub struct ClientSpec {
+    /// Its public key.
+    pub key: PublicKey,
+    /// Its pre-shared key; a client that has one must use it.
+    pub psk: Option<PresharedKey>,
+}
+
+struct Offer {
+    revision: u64,
+    hash: [u8; 32],
+    blob: Arc<[u8]>,
+}
+
+struct ClientState {
+    spec: ClientSpec,
+    peer: Peer,
+    offer: Option<Offer>,
+    silent: bool,
+    instance: u64,
+    /// When the instance changed, newest last.
+    changes: Vec<Instant>,
+    due: Option<Instant>,
+}
+
+/// The server's state machine. Give it what comes in, ask it for outputs, and call it when its time has come.
+pub struct Server {
+    params: ServerParams,
+    name: ServerName,
+    rng: StdRng,
+    jar: CookieJar,
+    clients: BTreeMap<PeerId, ClientState>,
+    by_key: HashMap<[u8; 32], PeerId>,
+    by_index: HashMap<u32, PeerId>,
+    timers: BTreeSet<(Instant, PeerId)>,
+    out: Outputs,
+}
+
+impl Server {
+    /// A server without clients. `None` only if the AEAD refuses its key.
+    pub fn new(now: Instant, params: ServerParams, mut rng: StdRng) -> Option<Self> {
+        let name = ServerName::new(&params.identity.public())?;
+        let jar = CookieJar::new(now, &mut rng);
+        let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
+        let (by_key, by_index) = (HashMap::new(), HashMap::new());
+        Some(Self { params, name, rng, jar, clients, by_key, by_index, timers, out: Outputs::default() })
+    }
+
+    /// Lets a client in, under a number of the caller's that no other client has.
+    pub fn add_client(&mut self, now: Instant, id: PeerId, spec: ClientSpec) {
+        self.by_key.insert(*spec.key.as_bytes(), id);
+        let mut peer = Peer::new(id, now);
+        peer.set_ceiling(now, self.params.ceiling, &mut self.out);
+        let client = ClientState {
+            spec,
+            peer,
+            offer: None,
+            silent: false,
+            instance: 0,
+            changes: Vec::new(),
+            due: None,
+        };
+        self.clients.insert(id, client);
+    }
+
+    /// Shuts a client out, at once.
+    pub fn remove_client(&mut self, now: Instant, id: PeerId) {
+        let Some(mut client) = self.clients.remove(&id) else { return };
+        client.peer.send(now, &Control::Bye, &mut self.out);
+        client.peer.clear(&mut self.out);
+        self.by_key.remove(client.spec.key.as_bytes());
+        self.by_index.retain(|_, owner| *owner != id);
+        self.timers.retain(|(_, owner)| *owner != id);
+    }
+
+    /// What a client is to be and run. It is told, and pulls it.
+    pub fn set_push(&mut self, now: Instant, id: PeerId, blob: Arc<[u8]>) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let hash = hash_of(&blob);
+        client.offer = Some(Offer { revision: revision_of(&hash), hash, blob });
+        let offer = client.offer();
+        client.peer.send(now, &offer, &mut self.out);
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        let output = self.out.pop()?;
+        if let Output::Retire { index } = &output {
+            self.by_index.remove(index);
+        }
+        Some(output)
+    }
+
+    /// A handshake datagram.
+    pub fn handle_datagram(&mut self, now: Instant, from: Path, bytes: &[u8]) -> Result<(), DropReason> {
+        self.jar.turn(now, &mut self.rng);
+        let header = Header::decode(bytes)?;
+        if !self.params.suites.contains(&header.suite) {
+            return Err(DropReason::BadSuite);
+        }
+        match header.kind {
+            Type::Hello => self.handle_hello(from, bytes),
+            Type::Init => self.handle_init(now, from, bytes),
+            Type::Cookie | Type::Resp | Type::Data => Err(DropReason::Unexpected),
+        }
+    }
+
+    /// The first datagram has opened on a session: the client uses it, and so do we.
+    pub fn handle_first_use(&mut self, now: Instant, index: u32) {
+        let Some((id, client)) = client_of(&self.by_index, &mut self.clients, index) else { return };
+        if let Some((mut slot, shaken)) = client.peer.next.take_if(|(slot, _)| slot.index() == index) {
+            slot.used = true;
+            let first = client.peer.current.is_none() || client.silent;
+            let event = Event::Established { suite: slot.suite, path: shaken.path, first };
+            if client.arrives(now, slot.instance) {
+                self.out.event(id, Event::Flapping);
+            }
+            client.silent = false;
+            client.peer.activity.forgive();
+            client.peer.promote(now, slot, shaken.path, &mut self.out);
+            self.out.event(id, event);
+        }
+        self.reschedule(id);
+    }
+
+    /// An opened control record.
+    pub fn handle_control(
+        &mut self,
+        now: Instant,
+        index: u32,
+        from: Path,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        self.handle_first_use(now, index);
+        let Some((id, client)) = client_of(&self.by_index, &mut self.clients, index) else {
+            return Err(DropReason::UnknownIndex);
+        };
+        let out = &mut self.out;
+        match Control::decode(body)? {
+            Control::Ping { token } => {
+                let revision = client.offer.as_ref().map_or(0, |o| o.revision);
+                client.peer.handle_ping(now, token, revision, from, out);
+            }
+            Control::Pong { token, .. } => {
+                if let Ponged::Proven(path) = client.peer.handle_pong(now, token, from, out) {
+                    client.peer.moved(now, path, out);
+                    out.event(id, Event::Moved(path));
+                }
+            }
+            Control::Get { revision: 0, .. } => {
+                let offer = client.offer();
+                client.peer.send(now, &offer, out);
+            }
+            Control::Get { revision, offset } => {
+                let offer = client.offer.as_ref().filter(|o| o.revision == revision);
+                let blob = offer.map(|o| Arc::clone(&o.blob)).ok_or(DropReason::BadControl)?;
+                let piece = chunk(&blob, revision, offset).ok_or(DropReason::BadControl)?;
+                client.peer.send(now, &piece, out);
+            }
+            Control::Status { revision, state, code } => {
+                client.peer.send(now, &Control::Status { revision, state, code }, out);
+                out.event(id, Event::Status { revision, state, code });
+            }
+            Control::Report(report) => out.event(id, Event::Report(report)),
+            Control::Bye => {
+                client.peer.clear(out);
+                out.event(id, Event::Bye);
+                out.event(id, Event::Lost);
+            }
+            Control::Offer { .. } | Control::Chunk { .. } => return Err(DropReason::Unexpected),
+        }
+        self.reschedule(id);
+        Ok(())
+    }
+
+    /// A client's newest datagram came from another address than the one in use.
+    pub fn handle_moved(&mut self, now: Instant, index: u32, from: Path) {
+        let Some((id, client)) = client_of(&self.by_index, &mut self.clients, index) else { return };
+        if client.peer.current.as_ref().is_some_and(|slot| slot.index() == index) {
+            client.peer.challenge(now, from, &mut self.rng, &mut self.out);
+            self.reschedule(id);
+        }
+    }
+
+    /// The kernel refused a datagram as too long for the path to this client.
+    pub fn handle_too_big(&mut self, now: Instant, id: PeerId) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.peer.handle_too_big(now, &mut self.out);
+            self.reschedule(id);
+        }
+    }
+
+    /// The data path has armed a timer of this client's.
+    pub fn handle_wake(&mut self, id: PeerId) {
+        self.reschedule(id);
+    }
+
+    /// The smoothed round-trip time to a client.
+    pub fn rtt(&self, id: PeerId) -> Option<Duration> {
+        self.clients.get(&id).and_then(|c| c.peer.rtt)
+    }
+
+    /// Says good-bye to every client.
+    pub fn shut_down(&mut self, now: Instant) {
+        for client in self.clients.values_mut() {
+            client.peer.send(now, &Control::Bye, &mut self.out);
+            client.peer.clear(&mut self.out);
+        }
+        self.timers.clear();
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(t, _)| *t)
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(t, id)) = self.timers.first() {
+            if t > now {
+                return;
+            }
+            self.timers.remove(&(t, id));
+            let Some(client) = self.clients.get_mut(&id) else { continue };
+            client.due = None;
+            if client.peer.expire(now, &mut self.out) {
+                self.out.event(id, Event::Lost);
+            }
+            client.peer.handle_timeout(now, &mut self.rng, &mut self.out);
+            if let Some(event) = client.notice_silence(now) {
+                self.out.event(id, event);
+            }
+            // What is still due now would be due for ever: look again a little later.
+            self.reschedule_after(id, now + GRAIN);
+        }
+    }
+
+    fn handle_hello(&mut self, from: Path, bytes: &[u8]) -> Result<(), DropReason> {
+        let bytes = bytes.try_into().map_err(|_| DropReason::BadLength)?;
+        let (hello, signed, sent_mac) = Hello::decode(bytes)?;
+        if !equal(&self.name.hello_mac(signed), sent_mac) {
+            return Err(DropReason::BadMac);
+        }
+        let (nonce, cookie) = (self.rng.random(), self.jar.bake(from.remote));
+        let sealed = self.name.seal(bytes, nonce, &cookie).ok_or(DropReason::BadCookie)?;
+        let answer = Cookie { suite: hello.suite, receiver_index: hello.sender_index, nonce, sealed };
+        self.out.push(Output::Send { path: from, bytes: answer.encode().to_vec() });
+        Ok(())
+    }
+
+    fn handle_init(&mut self, now: Instant, from: Path, bytes: &[u8]) -> Result<(), DropReason> {
+        let bytes: &[u8; INIT_LEN] = bytes.try_into().map_err(|_| DropReason::BadLength)?;
+        let (init, signed, sent_mac) = Init::decode(bytes)?;
+        let cookie = self.jar.find(from.remote, sent_mac, signed).ok_or(DropReason::BadMac)?;
+        let local_index = self.free_index();
+        let answerer = Answerer { identity: &self.params.identity, cookie: &cookie, local_index };
+        let payload = payload(self.params.instance, local_index);
+        let seed = Seed::new(self.rng.random());
+        let (by_key, clients) = (&self.by_key, &self.clients);
+        let (id, answer) = respond(&answerer, &init, &payload, &seed, |key, theirs| {
+            let id = *by_key.get(key).ok_or(DropReason::UnknownKey)?;
+            let client = clients.get(&id).ok_or(DropReason::UnknownKey)?;
+            client.admits(now, read_payload(theirs).0)?;
+            Ok((id, client.spec.psk.as_ref()))
+        })?;
+        let client = self.clients.get_mut(&id).ok_or(DropReason::UnknownKey)?;
+        if let Some((_, shaken)) = client.peer.next.as_ref().filter(|(_, s)| s.init_mac == *sent_mac) {
+            self.out.push(Output::Send { path: from, bytes: shaken.resp.to_vec() });
+            return Ok(());
+        }
+        let instance = read_payload(&answer.payload).0;
+        let resp = Resp {
+            suite: init.suite,
+            sender_index: local_index,
+            receiver_index: init.sender_index,
+            noise: answer.noise,
+        };
+        let resp = resp.encode(|signed| crate::proto::cookie::mac(&cookie, signed));
+        let slot = client
+            .peer
+            .install(now, &answer.keys, instance, &mut self.out)
+            .ok_or(DropReason::BadHandshake)?;
+        self.by_index.insert(local_index, id);
+        let shaken = Handshaken { init_mac: *sent_mac, resp, path: from };
+        if let Some((old, _)) = client.peer.next.replace((slot, shaken)) {
+            self.out.push(Output::Retire { index: old.index() });
+        }
+        self.out.push(Output::Send { path: from, bytes: resp.to_vec() });
+        self.reschedule(id);
+        Ok(())
+    }
+
+    /// A random index that no session has.
+    fn free_index(&mut self) -> u32 {
+        loop {
+            let index = self.rng.next_u32();
+            if !self.by_index.contains_key(&index) {
+                return index;
+            }
+        }
+    }
+
+    fn reschedule(&mut self, id: PeerId) {
+        self.schedule(id, None);
+    }
+
+    fn reschedule_after(&mut self, id: PeerId, earliest: Instant) {
+        self.schedule(id, Some(earliest));
+    }
+
+    fn schedule(&mut self, id: PeerId, earliest: Option<Instant>) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if let Some(old) = client.due.take() {
+            self.timers.remove(&(old, id));
+        }
+        let Some(due) = client.poll_timeout() else { return };
+        let due = earliest.map_or(due, |e| due.max(e));
+        client.due = Some(due);
+        self.timers.insert((due, id));
+    }
+}
+
+/// Shortest time between two looks at one client.
+const GRAIN: Duration = Duration::from_millis(1);
+
+impl ClientState {
+    fn offer(&self) -> Control<'static> {
+        self.offer.as_ref().map_or(Control::Offer { revision: 0, length: 0, hash: [0; 32] }, |o| {
+            // A blob has at most 1 MiB.
+            Control::Offer { revision: o.revision, length: o.blob.len() as u32, hash: o.hash }
+        })
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let mut due = self.peer.poll_timeout();
+        if !self.peer.activity.doze() {
+            due = self.peer.poll_timeout();
+        }
+        let heard =
+            self.peer.current.as_ref().map(|slot| self.peer.activity.received().unwrap_or(slot.since));
+        let silent = heard.filter(|_| !self.silent).map(|t| t + SILENT_AFTER);
+        [due, silent].into_iter().flatten().min()
+    }
+
+    fn notice_silence(&mut self, now: Instant) -> Option<Event> {
+        let slot = self.peer.current.as_ref()?;
+        let heard = self.peer.activity.received().unwrap_or(slot.since);
+        let silent = now.saturating_duration_since(heard) >= SILENT_AFTER;
+        let changed = std::mem::replace(&mut self.silent, silent) != silent;
+        changed.then_some(if silent { Event::Silent } else { Event::Answers })
+    }
+
+    /// May this instance make a session now?
+    fn admits(&self, now: Instant, instance: u64) -> Result<(), DropReason> {
+        let held = self.changes.last().is_some_and(|t| now.saturating_duration_since(*t) < FLAP_HOLD);
+        let flapping = self.changes.len() >= FLAPS && held;
+        if flapping && instance != self.instance && self.peer.current.is_some() {
+            return Err(DropReason::RateLimited);
+        }
+        Ok(())
+    }
+
+    /// A session of this instance is current now. True where instances flap.
+    fn arrives(&mut self, now: Instant, instance: u64) -> bool {
+        let before = std::mem::replace(&mut self.instance, instance);
+        if before == 0 || before == instance {
+            return false;
+        }
+        self.changes.retain(|t| now.saturating_duration_since(*t) < FLAP_SPAN);
+        self.changes.push(now);
+        if self.changes.len() > FLAPS {
+            self.changes.remove(0);
+        }
+        self.changes.len() == FLAPS
+    }
+}
+
+fn client_of<'a>(
+    by_index: &HashMap<u32, PeerId>,
+    clients: &'a mut BTreeMap<PeerId, ClientState>,
+    index: u32,
+) -> Option<(PeerId, &'a mut ClientState)> {
+    let id = *by_index.get(&index)?;
+    clients.get_mut(&id).map(|client| (id, client))
+}
+
+/// The payload of message 2: instance, and the index that the RESP's header bears.
+fn payload(instance: u64, index: u32) -> [u8; 16] {
+    let mut payload = [0; 16];
+    let (a, b) = payload.split_at_mut(8);
+    a.copy_from_slice(&instance.to_le_bytes());
+    b.copy_from_slice(&u64::from(index).to_le_bytes());
+    payload
+}
