@@ -168,4 +168,5 @@ fn folder_of(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 #[path = "config/tests.rs"]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests;

@@ -87,7 +87,7 @@ impl Section {
             );
         }
         if let Some(meant) = self.meant(key) {
-            return format!("there is no key `{key}` {here}; did you mean `{meant}`?");
+            return format!("there is no key {key:?} {here}; did you mean `{meant}`?");
         }
         if let Some(owner) = Self::ALL.iter().find(|s| s.keys.contains(&key)) {
             return format!("`{key}` belongs {}, but this line is {here}; move it there", owner.header);
