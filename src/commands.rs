@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::cli::{DEFAULT_CONFIG, FileArgs};
 use crate::config::{self, ClientConfig, Config, NicSource, Overrides, ScriptPolicy, ServerConfig};
 use crate::keys::{KeyError, PresharedKey, PrivateKey};
+use crate::types::{NicMode, NicSpec};
 
 /// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +83,9 @@ pub fn genpsk(out: Option<&Path>) -> Result<(), Failure> {
 pub fn check(args: &FileArgs, overrides: &Overrides) -> Result<(), Failure> {
     let path = config_path(args)?;
     let checked = config::load(&path, overrides);
-    let warnings = match &checked {
-        Ok((_, warnings)) => warnings,
-        Err(report) => &report.warnings,
-    };
+    let warnings = checked.as_ref().map_or_else(|report| &report.warnings, |(_, warnings)| warnings);
     for warning in warnings {
-        eprintln_quietly(&format!("{}: {}", "warning", warning));
+        eprintln_quietly(&format!("warning: {warning}"));
     }
     let (config, _) = checked?;
     print_line(&match config {
@@ -140,7 +138,7 @@ fn server_summary(path: &Path, s: &ServerConfig) -> String {
     lines.join("\n")
 }
 
-fn nic_line(nic: &crate::types::NicSpec, mode: crate::types::NicMode, indent: &str) -> String {
+fn nic_line(nic: &NicSpec, mode: NicMode, indent: &str) -> String {
     let addrs: Vec<String> = nic.addrs.iter().map(ToString::to_string).collect();
     format!("{indent}  {mode} {}: {} {}, MTU {}", nic.name, nic.mac, addrs.join(" "), nic.mtu)
 }

@@ -91,8 +91,8 @@ impl Config {
 
 /// Reads and checks a config file, and the key files and scripts that it names.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
-    let bytes =
-        read(path).or_else(|e| Notes::new(path, "").fail(None, format!("cannot read the config: {e}")))?;
+    let bytes = read(path, FILE_MAX)
+        .or_else(|e| Notes::new(path, "").fail(None, format!("cannot read the config: {e}")))?;
     let folder = folder_of(path);
     check_bytes(path, &folder, &bytes, overrides)
 }
@@ -151,11 +151,13 @@ fn role(check: &mut Check<'_>, file: &raw::File, asked: Option<Role>) -> Option<
     }
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+/// A whole file of at most `most` bytes.
+fn read(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > FILE_MAX {
-        return Err(std::io::Error::other(format!("it is longer than {FILE_MAX} bytes")));
+    // One byte more than is allowed, to tell a file that is too long.
+    std::fs::File::open(path)?.take(most.saturating_add(1) as u64).read_to_end(&mut bytes)?;
+    if bytes.len() > most {
+        return Err(std::io::Error::other(format!("it is longer than {most} bytes")));
     }
     Ok(bytes)
 }

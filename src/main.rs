@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use tap_rs::cli::{Cli, Command};
+use tap_rs::cli::{Cli, Command, FileArgs};
 use tap_rs::commands::{self, Failure};
+use tap_rs::config::{self, Overrides, Role};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -25,11 +26,18 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Pubkey) => commands::pubkey()?,
         Some(Command::Genpsk { out }) => commands::genpsk(out.as_deref())?,
         Some(Command::Check(args)) => commands::check(&args.file, &args.overrides(None))?,
-        Some(Command::Client(_) | Command::Server(_) | Command::Demo) | None => {
-            return Err(Failure::Refused("running a tunnel is not built in".to_owned()));
-        }
+        Some(Command::Client(args)) => return start(&args.file, &args.overrides(Some(Role::Client))),
+        Some(Command::Server(args)) => return start(&args, &args.overrides(Some(Role::Server))),
+        Some(Command::Demo) => return Err(Failure::Refused("the demo is not built in".to_owned())),
+        None => return start(&cli.run.file, &cli.run.overrides(None)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn start(file: &FileArgs, overrides: &Overrides) -> Result<ExitCode, Failure> {
+    let path = commands::config_path(file)?;
+    let (_config, _warnings) = config::load(&path, overrides)?;
+    Err(Failure::Refused("running a tunnel is not built in".to_owned()))
 }
 
 /// 2 for a command line that makes no sense, 1 for everything else.

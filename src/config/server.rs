@@ -1,7 +1,5 @@
 //! The server's side of the config.
 
-use std::fs::File as OpenFile;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -327,15 +325,11 @@ fn script_file(check: &mut Check<'_>, text: &Text) -> Option<Arc<[u8]>> {
 }
 
 fn read_script(path: &Path) -> std::io::Result<Vec<u8>> {
-    let not_a_file = || std::io::Error::other("it is not a regular file");
     // Asked before the file is opened, since opening a FIFO would wait for a writer.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(not_a_file());
+        return Err(std::io::Error::other("it is not a regular file"));
     }
-    let mut bytes = Vec::new();
-    // One byte more than is allowed, to tell a script that is too long.
-    OpenFile::open(path)?.take(SCRIPT_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    super::read(path, SCRIPT_MAX)
 }
 
 fn checked_script(check: &mut Check<'_>, at: Range<usize>, script: Arc<[u8]>) -> Option<Arc<[u8]>> {
