@@ -27,9 +27,10 @@ use std::path::{Path, PathBuf};
 pub use address::{Host, ServerAddr};
 pub use client::{ClientConfig, ClientNic, Limits, NICS_MAX, NicSource, ScriptPolicy, SuiteChoice};
 pub use common::{Common, Daemon, Level, OffloadMode};
+pub use nic::ADDRS_MAX;
 pub use raw::KEYS;
 pub use report::{Note, Place, Report, Warning};
-pub use server::{CLIENT_NAME_MAX, ClientEntry, SCRIPT_MAX, ServerConfig, ServerNic};
+pub use server::{CLIENT_NAME_MAX, ClientEntry, PUSH_MAX, ServerConfig, ServerNic};
 
 use check::Check;
 use report::Notes;

@@ -20,7 +20,7 @@ use rand::CryptoRng;
 use x25519_dalek::{PublicKey as Point, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-pub use file::{is_plain, shell_word};
+pub use file::shell_word;
 
 /// Length of every key in bytes.
 pub const KEY_LEN: usize = 32;

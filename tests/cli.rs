@@ -111,7 +111,7 @@ fn pubkey_is_that_of_rfc_7748() {
 #[test]
 fn pubkey_of_garbage_is_one_clear_line() {
     let dir = tempfile::tempdir().unwrap();
-    for input in [&b""[..], b"garbage", &[0xff; 5000], PRIVATE[..40].as_bytes(), &[b'\n'; 3]] {
+    for input in [&b""[..], b"garbage", &[0xff; 5000], &PRIVATE.as_bytes()[..40], &[b'\n'; 3]] {
         let why = refusal(&tap_rs_with(dir.path(), &["pubkey"], input), 1);
         assert!(why.starts_with("standard input: this is not a key"), "{why}");
     }

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sha2::{Digest, Sha256};
-use tap_rs::config::{self, Config, KEYS, Overrides};
+use tap_rs::config::{self, ADDRS_MAX, Config, KEYS, NICS_MAX, Overrides, PUSH_MAX};
 use tap_rs::keys::{PresharedKey, PrivateKey};
+use tap_rs::types::{NicId, NicSpec};
+use tap_rs::wire::push::{self, Push, PushedNic};
 
 /// A copy of `configs/` beside a `keys/` with every key that the examples name.
 struct Copy(tempfile::TempDir);
@@ -99,6 +101,43 @@ fn the_pinned_hash_is_that_of_the_example_script() {
     let hash: String = Sha256::digest(&script).iter().map(|byte| format!("{byte:02x}")).collect();
     let config = std::fs::read_to_string(root().join("configs/client-remote.toml")).unwrap();
     assert!(config.contains(&hash), "configs/client-remote.toml must pin {hash}");
+}
+
+#[test]
+fn what_a_config_allows_can_be_pushed() {
+    let copy = Copy::new();
+    let mut text = "run_mode = \"server\"\nprivate_key = \"keys/server.key\"\n[server]\nbind_addr = \"[::]:1\"\n\
+                    script_path = \"script\"\n[[clients]]\nname = \"x\"\npublic_key = \"keys/client.key.pub\"\n"
+        .to_owned();
+    for nic in 0..NICS_MAX {
+        let addrs: Vec<String> = (0..ADDRS_MAX).map(|a| format!("\"2001:db8::{nic:x}:{a:x}/64\"")).collect();
+        text.push_str(&format!(
+            "[[nics]]\nifname = \"interface-{nic:05}\"\nclient_parent = \"parent-12345678\"\n\
+             mac = \"02:00:00:00:{:02x}:{:02x}\"\nip = [{}]\n",
+            nic >> 8,
+            nic & 0xff,
+            addrs.join(", ")
+        ));
+    }
+    let path = copy.config("large.toml");
+    std::fs::write(&path, text).unwrap();
+    std::fs::write(copy.config("script"), vec![b'#'; PUSH_MAX]).unwrap();
+    let refused = config::load(&path, &Overrides::default()).unwrap_err().to_string();
+    let room = refused.split("room for ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+    std::fs::write(copy.config("script"), vec![b'#'; room]).unwrap();
+    let Config::Server(server) = load(&path) else { panic!() };
+    let client = &server.clients[0];
+    let nics = client.nics.iter().zip(0..).map(|(nic, id)| PushedNic {
+        id: NicId(id),
+        spec: NicSpec { name: nic.client_name.clone(), ..nic.spec.clone() },
+        parent: nic.client_parent.clone(),
+    });
+    let push = Push { mode: None, nics: nics.collect(), script: client.script.as_deref().unwrap().to_vec() };
+    assert_eq!(push.encode().unwrap().len(), PUSH_MAX);
+    assert_eq!(
+        (PUSH_MAX, usize::from(NICS_MAX), ADDRS_MAX),
+        (push::MAX_LEN, push::MAX_NICS, push::MAX_ADDRS)
+    );
 }
 
 #[test]

@@ -10,6 +10,9 @@ use super::check::{Check, Claims, switch};
 use super::common::mtu;
 use super::raw::Nic;
 
+/// Most addresses of one NIC.
+pub const ADDRS_MAX: usize = 16;
+
 /// IPv6 needs links of at least this MTU (RFC 8200, section 5).
 const IPV6_MTU_MIN: u16 = 1280;
 
@@ -104,6 +107,9 @@ fn addresses(
         return None;
     };
     let at = written.span();
+    if written.get_ref().as_slice().len() > ADDRS_MAX {
+        check.notes.error(at.clone(), format!("a NIC has at most {ADDRS_MAX} addresses"));
+    }
     let mut addrs = Vec::new();
     for text in written.get_ref().as_slice() {
         match text.parse::<NicAddr>() {

@@ -15,11 +15,17 @@ use super::address::bind_address;
 use super::check::{Check, Claims, span, switch};
 use super::client::{Limits, NICS_MAX, server_section};
 use super::common::{Common, common, mtu, nic_mode};
-use super::nic::{NicClaims, nic, parent};
+use super::nic::{ADDRS_MAX, NicClaims, nic, parent};
 use super::raw::{self, File, Nic, Server, Text};
 
-/// Longest script in bytes: config and script share one message of 1 MiB, and this leaves the list of NICs 128 KiB.
-pub const SCRIPT_MAX: usize = (1 << 20) - (128 << 10);
+/// Longest message of NICs and script that can be pushed to a client, in bytes.
+pub const PUSH_MAX: usize = 1 << 20;
+
+/// What a NIC, an address and the rest take of [`PUSH_MAX`] at the most (docs/PROTOCOL.md has the layout).
+const PUSHED_NIC: usize = 43;
+const PUSHED_ADDR: usize = 18;
+const PUSHED_HEADER: usize = 8;
+const _: () = assert!(NICS_MAX as usize * (PUSHED_NIC + ADDRS_MAX * PUSHED_ADDR) + PUSHED_HEADER < PUSH_MAX);
 
 /// Longest client name in bytes.
 pub const CLIENT_NAME_MAX: usize = 64;
@@ -51,7 +57,7 @@ pub struct ClientEntry {
     pub psk: Option<PathBuf>,
     /// Its NICs; a NIC's place in the list is its number in the session.
     pub nics: Vec<ServerNic>,
-    /// The script that is pushed to it: 1 to [`SCRIPT_MAX`] bytes.
+    /// The script that is pushed to it, never empty; it fits into [`PUSH_MAX`] together with the NICs.
     pub script: Option<Arc<[u8]>>,
     /// What is to carry its NICs there. `None`: what its own file says.
     pub client_mode: Option<NicMode>,
@@ -217,8 +223,30 @@ fn client_entry(
     }
     let mut client_names = Claims::default();
     let nic = |table| server_nic(check, &mut claims.nics, &mut client_names, table, defaults, client_mtu);
-    let nics = nics.into_iter().filter_map(nic).collect();
+    let nics: Vec<_> = nics.into_iter().filter_map(nic).collect();
+    if let Some(script) = &script {
+        let at = span(&raw.script_path).unwrap_or_else(|| table.span());
+        refuse_what_is_too_long_to_push(check, script, &nics, at);
+    }
     Some(ClientEntry { name: name?, key: key?, psk, nics, script, client_mode })
+}
+
+fn refuse_what_is_too_long_to_push(
+    check: &mut Check<'_>,
+    script: &[u8],
+    nics: &[ServerNic],
+    at: Range<usize>,
+) {
+    let addrs: usize = nics.iter().map(|n| n.spec.addrs.len()).sum();
+    let list = nics.len().saturating_mul(PUSHED_NIC).saturating_add(addrs.saturating_mul(PUSHED_ADDR));
+    let room = PUSH_MAX.saturating_sub(PUSHED_HEADER).saturating_sub(list);
+    if script.len() > room {
+        let message = format!(
+            "the script has {} bytes, and beside this client's NICs there is room for {room}; have it fetch what is large",
+            script.len()
+        );
+        check.notes.error(at, message);
+    }
 }
 
 fn client_name(
@@ -329,17 +357,12 @@ fn read_script(path: &Path) -> std::io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));
     }
-    super::read(path, SCRIPT_MAX)
+    super::read(path, PUSH_MAX)
 }
 
 fn checked_script(check: &mut Check<'_>, at: Range<usize>, script: Arc<[u8]>) -> Option<Arc<[u8]>> {
     if script.is_empty() {
         check.notes.error(at, "the script is empty; leave the line out to push none");
-        return None;
-    }
-    if script.len() > SCRIPT_MAX {
-        let message = format!("the script is longer than {SCRIPT_MAX} bytes; have it fetch what is large");
-        check.notes.error(at, message);
         return None;
     }
     Some(script)

@@ -397,11 +397,14 @@ fn scripts_are_files_that_fit() {
     let file =
         |name: &str, size: usize| std::fs::write(fixture.folder.path().join(name), vec![b'x'; size]).unwrap();
     file("empty", 0);
-    file("fits", SCRIPT_MAX);
-    file("long", SCRIPT_MAX + 1);
-    assert_eq!(fixture.server(&with("fits")).clients[0].script.as_ref().map(|s| s.len()), Some(SCRIPT_MAX));
+    let room = PUSH_MAX - 8 - 43 - 18;
+    file("fits", room);
+    file("tight", room + 1);
+    file("long", PUSH_MAX + 1);
+    assert_eq!(fixture.server(&with("fits")).clients[0].script.as_ref().map(|s| s.len()), Some(room));
     for (name, words) in [
         ("empty", "is empty"),
+        ("tight", "there is room for"),
         ("long", "longer than"),
         (".", "not a regular file"),
         ("none", "cannot read the script"),
