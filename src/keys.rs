@@ -20,7 +20,7 @@ use rand::CryptoRng;
 use x25519_dalek::{PublicKey as Point, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-pub use file::{is_plain, shell_word};
+pub use file::shell_word;
 
 /// Length of every key in bytes.
 pub const KEY_LEN: usize = 32;
@@ -126,7 +126,9 @@ impl PublicKey {
 /// True for text that was meant as a key, whole or cut, rather than as a path.
 pub fn looks_like_key(text: &str) -> bool {
     let alphabet = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
-    text.chars().all(alphabet) && !text.starts_with('/') && (text.ends_with('=') || text.len() >= 40)
+    text.chars().all(alphabet)
+        && !text.starts_with('/')
+        && (text.ends_with('=') || text.len() == BASE64_LEN - 1)
 }
 
 impl TryFrom<[u8; KEY_LEN]> for PublicKey {

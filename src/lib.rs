@@ -1,6 +1,9 @@
 //! tap-rs projects network interfaces: Ethernet frames between a NIC on one LAN and its twin on a far host,
 //! through a UDP session that a Noise IK handshake opens and an AEAD seals.
 
+pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod keys;
 pub mod metrics;
 pub mod proto;

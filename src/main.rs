@@ -1,3 +1,72 @@
-//! The `tap-rs` program.
+//! The `tap-rs` program: parse the command line, do what it says, turn the result into an exit code.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use tap_rs::cli::{Cli, Command, FileArgs};
+use tap_rs::commands::{self, Failure};
+use tap_rs::config::{self, Overrides, Role};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return explain(&e),
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Some(Command::Keygen { out }) => commands::keygen(out.as_deref())?,
+        Some(Command::Pubkey) => commands::pubkey()?,
+        Some(Command::Genpsk { out }) => commands::genpsk(out.as_deref())?,
+        Some(Command::Check(args)) => commands::check(&args.file, &args.overrides(None))?,
+        Some(Command::Client(args)) => return start(&args.file, &args.overrides(Some(Role::Client))),
+        Some(Command::Server(args)) => return start(&args, &args.overrides(Some(Role::Server))),
+        Some(Command::Demo) => return Err(Failure::Refused("the demo is not built in".to_owned())),
+        None => return start(&cli.run.file, &cli.run.overrides(None)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(file: &FileArgs, overrides: &Overrides) -> Result<ExitCode, Failure> {
+    let path = commands::config_path(file)?;
+    let (_config, _warnings) = config::load(&path, overrides)?;
+    Err(Failure::Refused("running a tunnel is not built in".to_owned()))
+}
+
+/// 2 for a command line that makes no sense, 1 for everything else.
+fn fail(failure: &Failure) -> ExitCode {
+    match failure {
+        Failure::OutputClosed => ExitCode::from(1),
+        Failure::Usage(message) => say(&format!("tap-rs: {message}"), 2),
+        Failure::Refused(message) => say(message, 1),
+    }
+}
+
+/// Help and version as clap prints them; a mistake as one line.
+fn explain(e: &clap::Error) -> ExitCode {
+    if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A closed pipe is no failure of ours: whoever asked for help has read enough.
+        let _ = e.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = e.render().to_string();
+    let paragraphs = text.split("\n\n").take_while(|p| !p.starts_with("Usage:"));
+    let sentences: Vec<String> = paragraphs
+        .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))
+        .map(|p| p.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned())
+        .filter(|p| !p.starts_with("For more information"))
+        .collect();
+    say(&format!("tap-rs: {}; see `tap-rs --help`", sentences.join("; ")), 2)
+}
+
+fn say(line: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{line}");
+    ExitCode::from(code)
+}

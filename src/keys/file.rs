@@ -157,7 +157,7 @@ pub fn shell_word(path: &Path) -> String {
 }
 
 /// True for characters that mean nothing to a shell.
-pub fn is_plain(c: char) -> bool {
+fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || "/._-+@%:,=".contains(c)
 }
 

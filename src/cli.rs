@@ -1,0 +1,120 @@
+//! The command line: types only.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Level, Overrides, Role};
+
+/// The config file of the original, used where none is named.
+pub const DEFAULT_CONFIG: &str = "default_config.toml";
+
+const EXAMPLES: &str = "\
+Examples:
+  tap-rs keygen --out keys/client.key    make a key pair; prints the public key
+  tap-rs check -c client.toml            say what is wrong with a config, line by line
+  tap-rs -c client.toml                  run it; `run_mode` in the file decides as what
+  tap-rs server -c server.toml           run it as a server
+  tap-rs demo                            see it work on this machine, in namespaces of its own
+
+All config keys: docs/CONFIG.md";
+
+/// Projects network interfaces: a NIC on one LAN, answered by a host anywhere else, sealed with Noise IK.
+#[derive(Debug, Parser)]
+#[command(name = "tap-rs", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do; without it, what `run_mode` in the config says.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Options for a run that `run_mode` decides.
+    #[command(flatten)]
+    pub run: ClientArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a private key; the public key goes to standard output
+    Keygen {
+        /// Create this file (mode 0600), and the public key beside it in PATH.pub. Without it, the private key goes
+        /// to standard output
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+    },
+    /// Read a private key from standard input and print its public key
+    Pubkey,
+    /// Make a pre-shared key
+    Genpsk {
+        /// Create this file (mode 0600) instead of printing the key
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+    },
+    /// Run as a client: own the NICs on this LAN
+    Client(ClientArgs),
+    /// Run as a server: answer for the NICs of the clients
+    Server(FileArgs),
+    /// Check a config, its keys and its scripts, and say what is wrong and where
+    Check(ClientArgs),
+    /// Build a LAN, a client and a server on this machine, show them at work, and clean up (as root)
+    Demo,
+}
+
+/// A config file, and what may be said over it on either side.
+#[derive(Args, Clone, Debug)]
+pub struct FileArgs {
+    /// The config file [default: default_config.toml, if there is one]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The file with the private key, instead of `private_key`
+    #[arg(long, value_name = "PATH")]
+    pub private_key: Option<PathBuf>,
+
+    /// How much to log, instead of `log`: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<Level>,
+}
+
+/// A config file, and what may be said over it on a client.
+#[derive(Args, Clone, Debug)]
+pub struct ClientArgs {
+    /// What either side takes.
+    #[command(flatten)]
+    pub file: FileArgs,
+
+    /// The server's public key, or a file with it, instead of `public_key` (client)
+    #[arg(long, value_name = "BASE64|PATH")]
+    pub server_key: Option<String>,
+
+    /// The file with the pre-shared key, instead of `psk` (client)
+    #[arg(long, value_name = "PATH")]
+    pub psk: Option<PathBuf>,
+}
+
+impl FileArgs {
+    /// What these say over the file of a server.
+    pub fn overrides(&self, role: Option<Role>) -> Overrides {
+        Overrides { role, log: self.log, private_key: self.private_key.clone(), ..Overrides::default() }
+    }
+}
+
+impl ClientArgs {
+    /// What these say over the file.
+    pub fn overrides(&self, role: Option<Role>) -> Overrides {
+        Overrides { server_key: self.server_key.clone(), psk: self.psk.clone(), ..self.file.overrides(role) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

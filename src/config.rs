@@ -1,0 +1,175 @@
+//! The config file: read once, checked fully, and turned into types that need no check after that.
+//!
+//! ```text
+//! bytes → text → TOML document → raw::File (known keys, right types) → ClientConfig or ServerConfig
+//! ```
+//!
+//! The names are those of the original tap-rs, with new ones beside them; `docs/CONFIG.md` lists them all. A run
+//! over a file collects every error and every warning, each with its line and column and with what to write
+//! instead. Paths are relative to the file's folder. Key files are read here to see that they can be, and
+//! forgotten: whoever needs a key reads it again from its path. Nothing here opens a socket or an interface.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod address;
+mod check;
+mod client;
+mod common;
+mod nic;
+mod raw;
+mod report;
+mod server;
+mod suggest;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use address::{Host, ServerAddr};
+pub use client::{ClientConfig, ClientNic, Limits, NICS_MAX, NicSource, ScriptPolicy, SuiteChoice};
+pub use common::{Common, Daemon, Level, OffloadMode};
+pub use nic::ADDRS_MAX;
+pub use raw::KEYS;
+pub use report::{Note, Place, Report, Warning};
+pub use server::{CLIENT_NAME_MAX, ClientEntry, PUSH_MAX, ServerConfig, ServerNic};
+
+use check::Check;
+use report::Notes;
+
+/// Longest config file in bytes: a thousand NICs need a tenth of it, and the original's `script_content` fits.
+pub const FILE_MAX: usize = 4 << 20;
+
+/// Which side of the tunnel a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Stands on the LAN and owns the NICs there.
+    Client,
+    /// Answers for them from elsewhere.
+    Server,
+}
+
+impl Role {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// What the command line says over the file. Its paths are relative to the working directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Which side was asked for. `None`: the file's `run_mode` decides.
+    pub role: Option<Role>,
+    /// Instead of `log`.
+    pub log: Option<Level>,
+    /// Instead of `private_key`.
+    pub private_key: Option<PathBuf>,
+    /// Instead of the client's `[server] public_key`: base64 or a path.
+    pub server_key: Option<String>,
+    /// Instead of the client's `psk`.
+    pub psk: Option<PathBuf>,
+}
+
+/// A config that can be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Config {
+    /// A client's.
+    Client(ClientConfig),
+    /// A server's.
+    Server(ServerConfig),
+}
+
+impl Config {
+    /// What both sides have.
+    pub fn common(&self) -> &Common {
+        match self {
+            Self::Client(c) => &c.common,
+            Self::Server(s) => &s.common,
+        }
+    }
+}
+
+/// Reads and checks a config file, and the key files and scripts that it names.
+pub fn load(path: &Path, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
+    let bytes = read(path, FILE_MAX)
+        .or_else(|e| Notes::new(path, "").fail(None, format!("cannot read the config: {e}")))?;
+    let folder = folder_of(path);
+    check_bytes(path, &folder, &bytes, overrides)
+}
+
+/// Checks the bytes of a file that would stand at `path` in `folder`.
+fn check_bytes(
+    path: &Path,
+    folder: &Path,
+    bytes: &[u8],
+    overrides: &Overrides,
+) -> Result<(Config, Vec<Warning>), Report> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) => {
+            let readable = bytes.get(..e.valid_up_to()).unwrap_or_default();
+            let text = std::str::from_utf8(readable).unwrap_or_default();
+            let message =
+                "this is not UTF-8; save the file as UTF-8, or convert it: `iconv -f GB18030 -t UTF-8`";
+            return Notes::new(path, text).fail(Some(text.len()), message.to_owned());
+        }
+    };
+    let mut check = Check { notes: Notes::new(path, text), folder };
+    let config = raw::parse(text, &mut check.notes).and_then(|file| checked(&mut check, &file, overrides));
+    check.notes.finish(config)
+}
+
+fn checked(check: &mut Check<'_>, file: &raw::File, overrides: &Overrides) -> Option<Config> {
+    match role(check, file, overrides.role)? {
+        Role::Client => client::client(check, file, overrides).map(Config::Client),
+        Role::Server => server::server(check, file, overrides).map(Config::Server),
+    }
+}
+
+fn role(check: &mut Check<'_>, file: &raw::File, asked: Option<Role>) -> Option<Role> {
+    let written =
+        check.choice("run_mode", &file.run_mode, &[("client", Role::Client), ("server", Role::Server)]);
+    match (written, asked) {
+        (Some(written), Some(asked)) if written != asked => {
+            let message = format!(
+                "this is a {written}'s file and was given to `tap-rs {asked}`; run `tap-rs {written} -c FILE`",
+                written = written.word(),
+                asked = asked.word()
+            );
+            check.notes.error(check::span(&file.run_mode), message);
+            None
+        }
+        (None, None) if file.run_mode.is_none() => {
+            check.notes.missing(
+                "run_mode",
+                0..0,
+                "no `run_mode`; write run_mode = \"client\" or run_mode = \"server\"",
+            );
+            None
+        }
+        _ => written.or(asked),
+    }
+}
+
+/// A whole file of at most `most` bytes.
+fn read(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One byte more than is allowed, to tell a file that is too long.
+    std::fs::File::open(path)?.take(most.saturating_add(1) as u64).read_to_end(&mut bytes)?;
+    if bytes.len() > most {
+        return Err(std::io::Error::other(format!("it is longer than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The absolute folder of a file: a process in the background has another working directory.
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+mod tests;

@@ -1,0 +1,205 @@
+//! What both sides have: the log, the daemon, the key, the timers.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use crate::keys::{PublicKey, shell_word};
+use crate::types::{Mtu, NicMode, ParseError};
+
+use super::Overrides;
+use super::check::{Check, span, switch};
+use super::raw::{File, Number, Text};
+use super::suggest::closest;
+
+/// Settings that mean the same on either side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Common {
+    /// The least severe message that is logged.
+    pub log: Level,
+    /// Where to go when leaving the foreground. `None`: stay in it.
+    pub daemon: Option<Daemon>,
+    /// The file with this side's private key.
+    pub private_key: PathBuf,
+    /// How long the peer may leave us without an answer before a new handshake starts: 1 s to 1 h.
+    pub dead_peer: Duration,
+    /// Whether the kernel's offloads are used.
+    pub offload: OffloadMode,
+}
+
+/// The files of a process in the background.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// Holds the process number while it runs.
+    pub pid: PathBuf,
+    /// Takes standard output, appended.
+    pub stdout: PathBuf,
+    /// Takes standard error, the log included, appended.
+    pub stderr: PathBuf,
+}
+
+/// Whether NICs and sockets hand over many packets at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffloadMode {
+    /// Every offload that the kernel has.
+    Auto,
+    /// One packet, one call: slow, for kernels and capture tools that need it.
+    Off,
+}
+
+/// A log level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing.
+    Off,
+    /// What keeps it from working.
+    Error,
+    /// What works but should not be so.
+    Warn,
+    /// State changes.
+    Info,
+    /// Decisions.
+    Debug,
+    /// Every packet.
+    Trace,
+}
+
+impl Level {
+    const WORDS: [(&str, Self); 6] = [
+        ("off", Self::Off),
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+impl FromStr for Level {
+    type Err = ParseError;
+
+    fn from_str(s: &str) -> Result<Self, ParseError> {
+        let found = Self::WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(s));
+        found.map(|(_, level)| *level).ok_or_else(|| {
+            let words = Self::WORDS.map(|(word, _)| word);
+            let hint = match closest(s, &words) {
+                Some(word) => format!("did you mean {word}?"),
+                None => format!("write one of {}", words.join(", ")),
+            };
+            ParseError(format!("{s:?} is no log level; {hint}"))
+        })
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::WORDS.iter().find(|(_, level)| level == self).map_or("", |(word, _)| word);
+        f.write_str(word)
+    }
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Off => Self::OFF,
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// The common part, and the public half of the private key where that could be read.
+pub(super) fn common(
+    check: &mut Check<'_>,
+    file: &File,
+    overrides: &Overrides,
+) -> Option<(Common, Option<PublicKey>)> {
+    refuse_stream_transport(check, &file.protocol);
+    let log = log_level(check, &file.log, overrides.log);
+    let daemon = daemon(check, file);
+    let dead_peer = seconds(check, "timeout", &file.timeout, 3600, 3);
+    let offloads = [("auto", OffloadMode::Auto), ("off", OffloadMode::Off)];
+    let offload = check.choice("offload", &file.offload, &offloads).unwrap_or(OffloadMode::Auto);
+    let (private_key, public) = private_key(check, file, overrides)?;
+    Some((Common { log, daemon, private_key, dead_peer, offload }, public))
+}
+
+/// `tap` or `macvtap`. The original also listed `tun`, and could not run it.
+pub(super) fn nic_mode(check: &mut Check<'_>, key: &str, text: &Text) -> Option<NicMode> {
+    if let Some(text) = text.as_ref().filter(|t| t.get_ref().eq_ignore_ascii_case("tun")) {
+        let message =
+            format!("`{key}` cannot be \"tun\", which has no Ethernet frames; write \"tap\" or \"macvtap\"");
+        check.notes.error(text.span(), message);
+        return None;
+    }
+    check.choice(key, text, &[("tap", NicMode::Tap), ("macvtap", NicMode::Macvtap)])
+}
+
+/// An MTU, or `default` where none is written.
+pub(super) fn mtu(check: &mut Check<'_>, n: &Number, default: Mtu) -> Mtu {
+    let bytes = check.number("mtu", n, u32::from(Mtu::MIN)..=u32::from(Mtu::MAX), u32::from(default.bytes()));
+    Mtu::try_from(bytes).unwrap_or(default)
+}
+
+/// Whole seconds from 1 to `most`.
+pub(super) fn seconds(check: &mut Check<'_>, key: &str, n: &Number, most: u64, default: u64) -> Duration {
+    Duration::from_secs(check.number(key, n, 1..=most, default))
+}
+
+fn refuse_stream_transport(check: &mut Check<'_>, protocol: &Text) {
+    if let Some(text) = protocol.as_ref().filter(|t| t.get_ref().eq_ignore_ascii_case("tcp")) {
+        let message = "there is no TCP transport; write \"udp\", or leave the line out";
+        check.notes.error(text.span(), message);
+        return;
+    }
+    check.choice("protocol", protocol, &[("udp", ())]);
+}
+
+/// The original took any text here and did nothing with it, so a level that is none only earns a warning.
+fn log_level(check: &mut Check<'_>, text: &Text, given: Option<Level>) -> Level {
+    let written = text.as_ref().and_then(|text| match text.get_ref().parse() {
+        Ok(level) => Some(level),
+        Err(e) => {
+            check.notes.warn(text.span(), format!("{e}; taken as info"));
+            None
+        }
+    });
+    given.or(written).unwrap_or(Level::Info)
+}
+
+fn daemon(check: &mut Check<'_>, file: &File) -> Option<Daemon> {
+    let mut path = |key, text, default: &str| check.path(key, text).unwrap_or_else(|| PathBuf::from(default));
+    let daemon = Daemon {
+        pid: path("pid", &file.pid, "/run/tap-rs.pid"),
+        stdout: path("stdout", &file.stdout, "/var/log/tap-rs.out"),
+        stderr: path("stderr", &file.stderr, "/var/log/tap-rs.err"),
+    };
+    switch(&file.is_daemon, false).then_some(daemon)
+}
+
+fn private_key(
+    check: &mut Check<'_>,
+    file: &File,
+    overrides: &Overrides,
+) -> Option<(PathBuf, Option<PublicKey>)> {
+    if let Some(path) = &overrides.private_key {
+        let public = check.private_key(None, path);
+        return Some((path.clone(), public));
+    }
+    if file.private_key.is_none() {
+        let make = check.folder.join("keys/my.key");
+        check.notes.missing("private_key", 0..0, format!(
+            "no `private_key`; run `tap-rs keygen --out {}` and write private_key = \"keys/my.key\" above the first [section]",
+            shell_word(&make)
+        ));
+    }
+    let path = check.secret_path("private_key", &file.private_key)?;
+    let public = check.private_key(span(&file.private_key), &path);
+    Some((path, public))
+}

@@ -1,0 +1,486 @@
+//! Whole files, right and wrong.
+
+use std::os::unix::fs::OpenOptionsExt;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::keys::PrivateKey;
+use crate::types::{NicMode, Suite};
+
+/// A folder with the keys that the files below name, and the placeholders that stand for them.
+struct Fixture {
+    folder: tempfile::TempDir,
+    server_key: String,
+    client_key: String,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let key = PrivateKey::generate(&mut rand::rng());
+            key.write_new(&folder.path().join(name)).unwrap();
+            key.public().to_string()
+        };
+        let (server_key, client_key) = (make("server.key"), make("client.key"));
+        std::fs::write(folder.path().join("hello.sh"), "#!/bin/sh\n").unwrap();
+        Self { folder, server_key, client_key }
+    }
+
+    fn load(&self, text: &str) -> Result<(Config, Vec<Warning>), Report> {
+        self.load_with(text, &Overrides::default())
+    }
+
+    fn load_with(&self, text: &str, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
+        let text = text.replace("SERVER_KEY", &self.server_key).replace("CLIENT_KEY", &self.client_key);
+        check_bytes(Path::new("f.toml"), self.folder.path(), text.as_bytes(), overrides)
+    }
+
+    fn client(&self, text: &str) -> ClientConfig {
+        match self.load(text) {
+            Ok((Config::Client(c), _)) => c,
+            other => panic!("{other:#?}"),
+        }
+    }
+
+    fn server(&self, text: &str) -> ServerConfig {
+        match self.load(text) {
+            Ok((Config::Server(s), _)) => s,
+            other => panic!("{other:#?}"),
+        }
+    }
+
+    /// The errors of `text`, one a line.
+    fn errors(&self, text: &str) -> String {
+        self.load(text).expect_err(text).to_string()
+    }
+
+    fn warnings(&self, text: &str) -> String {
+        let (_, warnings) = self.load(text).unwrap_or_else(|e| panic!("{e}"));
+        warnings.iter().map(|w| format!("{w}\n")).collect()
+    }
+}
+
+const CLIENT: &str = r#"run_mode = "client"
+private_key = "client.key"
+[server]
+bind_addr = "tunnel.example.net:1234"
+public_key = "SERVER_KEY"
+"#;
+
+const SERVER: &str = r#"run_mode = "server"
+private_key = "server.key"
+[server]
+bind_addr = "[::]:1234"
+[[clients]]
+name = "branch"
+public_key = "CLIENT_KEY"
+"#;
+
+const NIC: &str = r#"[[nics]]
+ifname = "tap0"
+ip = "18.8.80.150/24"
+mac = "be:17:dd:5c:07:17"
+"#;
+
+fn at_top(key: &str, text: &str) -> String {
+    format!("{key}\n{text}")
+}
+
+#[test]
+fn a_small_client_gets_the_defaults() {
+    let fixture = Fixture::new();
+    let c = fixture.client(&format!("{CLIENT}{NIC}parent = \"eth0\"\n"));
+    assert_eq!(c.mode, NicMode::Macvtap);
+    assert_eq!(c.server.to_string(), "tunnel.example.net:1234");
+    assert_eq!(c.common.private_key, fixture.folder.path().join("client.key"));
+    assert_eq!((c.common.log, c.common.daemon, c.common.offload), (Level::Info, None, OffloadMode::Auto));
+    assert_eq!(
+        (c.common.dead_peer.as_secs(), c.keepalive.as_secs(), c.script_timeout.as_secs()),
+        (3, 10, 60)
+    );
+    assert_eq!((c.suite, c.script, c.reply_arp), (SuiteChoice::Auto, ScriptPolicy::Never, false));
+    assert_eq!(c.limits, Limits { max_nics: 64, parents: vec![], mtu: 576..=9000 });
+    let NicSource::Local(nics) = c.nics else { panic!() };
+    assert_eq!(nics.len(), 1);
+    assert_eq!(nics[0].spec.mtu.bytes(), 1500);
+    assert_eq!(nics[0].parent.as_ref().map(|p| p.as_str()), Some("eth0"));
+}
+
+#[test]
+fn top_level_nics_belong_to_the_one_client() {
+    let fixture = Fixture::new();
+    let s = fixture.server(&format!("{SERVER}{NIC}"));
+    assert_eq!((s.mode, s.suites.as_slice()), (NicMode::Tap, &[Suite::Aes, Suite::ChaCha][..]));
+    let [client] = s.clients.as_slice() else { panic!() };
+    assert_eq!((client.name.as_str(), client.key.to_string()), ("branch", fixture.client_key.clone()));
+    let [nic] = client.nics.as_slice() else { panic!() };
+    assert_eq!((nic.client_name.as_str(), nic.configure), ("tap0", true));
+    let two = SERVER.replace("branch", "other").replace("CLIENT_KEY", "SERVER_KEY");
+    let second = two.split_once("[[clients]]").map(|(_, rest)| format!("[[clients]]{rest}")).unwrap();
+    let errors = fixture.errors(&format!("{SERVER}{second}{NIC}"));
+    assert!(errors.contains("f.toml:11:1: with several [[clients]]"), "{errors}");
+    assert!(errors.contains("f.toml:10:14: this is the public key of the server's own"), "{errors}");
+}
+
+#[test]
+fn configs_of_the_original_need_only_keys() {
+    let fixture = Fixture::new();
+    let nics = r#"
+[[nics]]
+ifname = "tap0"  #网卡名
+ip = "18.8.80.150"  # 网卡绑定ip地址
+mac =  "be:17:dd:5c:07:17" # 网卡的mac地址
+
+[[nics]]
+ifname = "tap1"
+ip = "18.8.80.151"
+mac = "5e:56:56:13:23:a4"
+"#;
+    let client = format!(
+        r#"
+#is_daemon = true #可选 是否守护进程，默认false
+tap_mode = "macvtap" #tap or macvtap
+run_mode = "client"
+#mtu = 1500  #可选 默认为1500
+private_key = "client.key"
+[server]
+bind_addr = "10.67.15.100:1234" #服务器ip地址+端口
+public_key = "SERVER_KEY"
+{nics}"#
+    );
+    let NicSource::Local(local) = fixture.client(&client).nics else { panic!() };
+    assert_eq!(local.iter().map(|n| n.spec.name.as_str()).collect::<Vec<_>>(), ["tap0", "tap1"]);
+    assert!(local.iter().all(|n| n.spec.addrs.iter().all(|a| a.prefix.is_none())));
+    assert_eq!(fixture.warnings(&client), "");
+
+    let every_key = r#"pid = "/tmp/a.pid"
+is_daemon = true
+stdout = "/tmp/a.out"
+stderr = "a.err"
+tap_mode = "Tap"
+mtu = 1400
+run_mode = "Server"
+reply_arp = false
+protocol = "Udp"
+log = "/var/log/whatever"
+timeout = 120
+use_remote_config = false
+client_tap_mode = "MacvTap"
+private_key = "server.key"
+[server]
+bind_addr = "10.67.15.100:1234"
+script_path = "hello.sh"
+script_content = "echo"
+[[clients]]
+name = "branch"
+public_key = "CLIENT_KEY"
+"#;
+    let s = fixture.server(&format!("{every_key}{nics}"));
+    let daemon = s.common.daemon.unwrap();
+    assert_eq!((daemon.pid, daemon.stderr), ("/tmp/a.pid".into(), fixture.folder.path().join("a.err")));
+    assert_eq!(s.common.dead_peer.as_secs(), 120);
+    assert_eq!(s.clients[0].client_mode, Some(NicMode::Macvtap));
+    assert_eq!(s.clients[0].script.as_deref(), Some(&b"#!/bin/sh\n"[..]));
+    assert!(s.clients[0].nics.iter().all(|n| n.spec.mtu.bytes() == 1400));
+    let warnings = fixture.warnings(&format!("{every_key}{nics}"));
+    assert!(warnings.contains("f.toml:10:7: \"/var/log/whatever\" is no log level"), "{warnings}");
+}
+
+#[test]
+fn remote_nics_make_placeholders_of_the_local_ones() {
+    let fixture = Fixture::new();
+    let placeholder = "[[nics]]\nifname = \"what ever\"\nip = \"x\"\nmac = \"\"\n";
+    let text = at_top("use_remote_config = true\nparent = \"eth0\"", &format!("{CLIENT}{placeholder}"));
+    assert!(matches!(fixture.client(&text).nics, NicSource::Remote { parent: Some(_) }));
+    assert!(fixture.warnings(&text).contains("f.toml:8:1: the NICs come from the server"));
+    let none = at_top("use_remote_config = true", CLIENT);
+    assert_eq!(fixture.client(&none).nics, NicSource::Remote { parent: None });
+}
+
+#[test]
+fn a_top_level_key_below_a_section_is_told_where_to_go() {
+    let fixture = Fixture::new();
+    let errors = fixture.errors(&format!("{CLIENT}{NIC}\nuse_remote_config=true\n"));
+    assert_eq!(
+        errors,
+        "f.toml:11:1: `use_remote_config` belongs at the top level, but this line is in [[nics]]; \
+         move it above the first [section]"
+    );
+}
+
+#[test]
+fn every_mistake_is_reported_in_one_run() {
+    let fixture = Fixture::new();
+    let text = r#"run_mode = "client"
+private_key = "client.key"
+tap_mode = "tun"
+mtu = "1500"
+moo = 1
+protocol = "tcp"
+suites = ["aes"]
+[server]
+bind_addr = "10.67.15.1000:1234"
+public_key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+[[nics]]
+ifnam = "tap0"
+ip = "18.8.80.150/24"
+mac = "be:17:dd:5c:07:17"
+[[nics]]
+ifname = "tap1"
+ip = ["18.8.80.150", "fe80::1"]
+mac = "be:17:dd:5c:07:17"
+mtu = 1000
+client_ifname = "x"
+[[nics]]
+ifname = "a-name-that-is-too-long"
+ip = 5
+mac = "01:00:5e:00:00:01"
+mtu = 9001
+"#;
+    let errors = fixture.errors(text);
+    let expected = [
+        (3, 12, "tun"),
+        (4, 7, "`mtu`: found string \"1500\", write a whole number without quotes"),
+        (5, 1, "there is no key \"moo\" at the top level"),
+        (6, 12, "no TCP transport"),
+        (7, 10, "`suites` is the server's"),
+        (9, 13, "neither an address nor a DNS name"),
+        (10, 14, "protect nothing"),
+        (12, 1, "did you mean `ifname`?"),
+        (17, 6, "the address 18.8.80.150 is already taken on line 13"),
+        (17, 6, "an IPv6 address needs an MTU of at least 1280"),
+        (18, 7, "the MAC be:17:dd:5c:07:17 is already taken on line 14"),
+        (20, 17, "`client_ifname` is for the server's file"),
+        (22, 10, "1 to 15 characters"),
+        (23, 6, "text in quotes, or a list of them"),
+        (24, 7, "cannot belong to an interface"),
+        (25, 7, "`mtu` is 68 to 9000, not 9001"),
+    ];
+    assert_eq!(errors.lines().count(), expected.len(), "{errors}");
+    for (line, (row, column, words)) in errors.lines().zip(expected) {
+        assert!(
+            line.starts_with(&format!("f.toml:{row}:{column}: ")) && line.contains(words),
+            "{line} / {words}"
+        );
+    }
+}
+
+#[test]
+fn one_bracket_or_two_is_explained() {
+    let fixture = Fixture::new();
+    let nics = fixture.errors(&format!("{CLIENT}{}", NIC.replace("[[nics]]", "[nics]")));
+    assert_eq!(nics, "f.toml:6:1: write [[nics]], with two brackets: there may be several");
+    let server = fixture.errors(&format!("{}{NIC}", CLIENT.replace("[server]", "[[server]]")));
+    assert_eq!(server, "f.toml:3:1: write [server], with one pair of brackets: there is only one");
+}
+
+#[test]
+fn missing_parts_are_named_with_what_to_add() {
+    let fixture = Fixture::new();
+    let empty = fixture.errors("");
+    assert!(empty.contains("no `run_mode`"), "{empty}");
+    let client = fixture.errors("run_mode = \"client\"");
+    for words in ["tap-rs keygen --out", "no [server] section", "no NICs"] {
+        assert!(client.contains(words), "{client}");
+    }
+    let server = fixture.errors("run_mode = \"server\"\n[server]\n[[clients]]\n");
+    for words in ["2:1: no `bind_addr`", "3:1: this client has no name", "3:1: this client has no key"] {
+        assert!(server.contains(words), "{server}");
+    }
+    let no_clients = fixture.errors(SERVER.split_once("[[clients]]").unwrap().0);
+    assert!(no_clients.contains("no clients; add [[clients]]"), "{no_clients}");
+}
+
+#[test]
+fn a_key_in_the_config_is_refused() {
+    let fixture = Fixture::new();
+    for key in ["private_key = \"CLIENT_KEY\"", "private_key = \"client.key\"\npsk = \"CLIENT_KEY\""] {
+        let errors = fixture.errors(&CLIENT.replace("private_key = \"client.key\"", key));
+        assert!(errors.contains("a config file is no place for one"), "{errors}");
+        assert!(!errors.contains(&fixture.client_key), "{errors}");
+    }
+}
+
+#[test]
+fn key_files_are_read_and_swapped_keys_are_noticed() {
+    let fixture = Fixture::new();
+    let missing = fixture.errors(&format!("{CLIENT}{NIC}").replace("client.key", "none.key"));
+    assert!(missing.starts_with("f.toml:2:15: there is no key file"), "{missing}");
+    let own = fixture.errors(&format!("{CLIENT}{NIC}").replace("SERVER_KEY", "CLIENT_KEY"));
+    assert!(own.starts_with("f.toml:5:14: this is the public key of this client's own"), "{own}");
+    let from_file = fixture.client(&format!("{CLIENT}{NIC}").replace("SERVER_KEY", "server.key.pub"));
+    assert_eq!(from_file.server_key.to_string(), fixture.server_key);
+    let psk = fixture.errors(&at_top("psk = \"server.key.pub\"", &format!("{CLIENT}{NIC}")));
+    assert!(psk.contains("f.toml:1:7: others may open") && psk.contains("chmod 600"), "{psk}");
+}
+
+#[test]
+fn the_command_line_goes_over_the_file() {
+    let fixture = Fixture::new();
+    let path = |name: &str| fixture.folder.path().join(name);
+    let overrides = Overrides {
+        role: Some(Role::Client),
+        log: Some(Level::Trace),
+        private_key: Some(path("client.key")),
+        server_key: Some(path("server.key.pub").to_string_lossy().into_owned()),
+        psk: None,
+    };
+    let bare = format!("[server]\nbind_addr = \"192.0.2.1:1\"\n{NIC}");
+    let Ok((Config::Client(c), _)) = fixture.load_with(&bare, &overrides) else { panic!() };
+    assert_eq!((c.common.log, c.server_key.to_string()), (Level::Trace, fixture.server_key.clone()));
+    let wrong_side = fixture.load_with(&format!("{SERVER}{NIC}"), &overrides).unwrap_err().to_string();
+    assert!(wrong_side.contains("f.toml:1:12: this is a server's file"), "{wrong_side}");
+}
+
+#[test]
+fn several_clients_have_their_own_settings() {
+    let fixture = Fixture::new();
+    let text = format!(
+        r#"{SERVER}script_path = "hello.sh"
+client_tap_mode = "tap"
+mtu = 1400
+[[clients.nics]]
+ifname = "b0"
+client_ifname = "mv0"
+client_parent = "eth1"
+ip = ["10.0.0.2/8", "2001:db8::2/64"]
+mac = "be:17:dd:5c:07:17"
+configure = false
+bridge = true
+vlan = true
+strict = true
+broadcast_pps = 7
+[[clients.nics]]
+ifname = "b1"
+ip = "10.0.0.3"
+mac = "be:17:dd:5c:07:18"
+mtu = 9000
+"#
+    );
+    let s = fixture.server(&text);
+    let [client] = s.clients.as_slice() else { panic!() };
+    assert_eq!(client.client_mode, Some(NicMode::Tap));
+    assert!(client.script.is_some());
+    let [first, second] = client.nics.as_slice() else { panic!() };
+    assert_eq!((first.client_name.as_str(), first.spec.mtu.bytes()), ("mv0", 1400));
+    assert_eq!((first.spec.addrs.len(), first.configure), (2, false));
+    assert!(first.rules.bridge && first.rules.vlan && first.rules.strict && first.rules.broadcast_pps == 7);
+    assert_eq!(second.spec.mtu.bytes(), 9000);
+}
+
+#[test]
+fn script_policy_is_complete_or_refused() {
+    let fixture = Fixture::new();
+    let remote = |key: &str| at_top(&format!("use_remote_config = true\n{key}"), CLIENT);
+    let pinned = remote(&format!("script = \"pinned\"\nscript_sha256 = [\"{}\"]", "0a".repeat(32)));
+    assert_eq!(fixture.client(&pinned).script, ScriptPolicy::Pinned(vec![[10; 32]]));
+    assert!(fixture.warnings(&remote("script = \"any\"")).contains("is root on this client"));
+    for (bad, words) in [
+        ("script = \"pinned\"", "needs script_sha256"),
+        ("script = \"pinned\"\nscript_sha256 = [\"00\"]", "64 hex digits"),
+        ("script_sha256 = []", "write script = \"pinned\" too"),
+        ("script = \"allways\"", "write \"never\" or \"pinned\" or \"any\""),
+        ("script_timeout = 0", "1 to 3600"),
+        ("script_timeout = 3601", "1 to 3600"),
+    ] {
+        let errors = fixture.errors(&remote(bad));
+        assert!(errors.contains(words), "{bad}: {errors}");
+    }
+}
+
+#[test]
+fn scripts_are_files_that_fit() {
+    let fixture = Fixture::new();
+    let with = |script: &str| format!("{SERVER}script_path = \"{script}\"\n{NIC}");
+    let file =
+        |name: &str, size: usize| std::fs::write(fixture.folder.path().join(name), vec![b'x'; size]).unwrap();
+    file("empty", 0);
+    let room = PUSH_MAX - 8 - 43 - 18;
+    file("fits", room);
+    file("tight", room + 1);
+    file("long", PUSH_MAX + 1);
+    assert_eq!(fixture.server(&with("fits")).clients[0].script.as_ref().map(|s| s.len()), Some(room));
+    for (name, words) in [
+        ("empty", "is empty"),
+        ("tight", "there is room for"),
+        ("long", "longer than"),
+        (".", "not a regular file"),
+        ("none", "cannot read the script"),
+    ] {
+        let errors = fixture.errors(&with(name));
+        assert!(errors.starts_with("f.toml:8:15: ") && errors.contains(words), "{errors}");
+    }
+}
+
+#[test]
+fn broken_toml_and_foreign_encodings_have_a_place() {
+    let fixture = Fixture::new();
+    assert!(fixture.errors("run_mode = client\nx = = 2\n").starts_with("f.toml:1:12: "));
+    assert_eq!(fixture.errors("run_mode = client\nx = = 2\n").lines().count(), 2);
+    let gbk = b"a = 1 # \xcd\xf8\xbf\xa8";
+    let report = check_bytes(Path::new("f.toml"), Path::new("/"), gbk, &Overrides::default()).unwrap_err();
+    assert!(report.to_string().starts_with("f.toml:1:9: this is not UTF-8"), "{report}");
+}
+
+#[test]
+fn a_config_that_cannot_be_read_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = load(&folder.path().join("none.toml"), &Overrides::default()).unwrap_err().to_string();
+    assert!(missing.contains("none.toml: cannot read the config: No such file"), "{missing}");
+    let path = folder.path().join("large.toml");
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    file.set_len(FILE_MAX as u64 + 1).unwrap();
+    let large = load(&path, &Overrides::default()).unwrap_err().to_string();
+    assert!(large.contains("longer than"), "{large}");
+}
+
+#[test]
+fn serde_and_the_list_of_keys_agree() {
+    // The list and the structs come from one macro; this holds the nesting of the tables.
+    let fixture = Fixture::new();
+    for (table, keys) in KEYS {
+        let header = match *table {
+            "top level" => "",
+            table => table,
+        };
+        for key in *keys {
+            let errors = fixture.load(&format!("{header}\n{key} = 1979-05-27\n")).unwrap_err().to_string();
+            assert!(!errors.contains("there is no key"), "{table} {key}: {errors}");
+            assert!(
+                errors.contains(&format!("`{key}`")) || errors.contains("brackets"),
+                "{table} {key}: {errors}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = check_bytes(Path::new("f"), Path::new("/nonexistent"), &bytes, &Overrides::default());
+    }
+
+    #[test]
+    fn no_mix_of_keys_and_values_panics(
+        lines in proptest::collection::vec((0..60usize, 0..12usize), 0..30),
+        server in any::<bool>(),
+    ) {
+        let keys: Vec<&str> = KEYS.iter().flat_map(|(_, keys)| keys.iter().copied())
+            .chain(["[server]", "[[nics]]", "[[clients]]", "[[clients.nics]]", "[limits]", "[nics]", "\"\"", "a.b"])
+            .collect();
+        let values = ["1", "-9223372036854775808", "true", "\"\"", "\"tap\"", "[]", "[\"x\", 1]", "{}", "{a=1}",
+            "\"10.0.0.1/8\"", "[{ifname=1}]", "1.5"];
+        let mut text = format!("run_mode = {:?}\n", if server { "server" } else { "client" });
+        for (key, value) in lines {
+            let key = keys[key % keys.len()];
+            let line = if key.starts_with('[') { key.to_owned() } else { format!("{key} = {}", values[value]) };
+            text.push_str(&line);
+            text.push('\n');
+        }
+        let _ = check_bytes(Path::new("f"), Path::new("/nonexistent"), text.as_bytes(), &Overrides::default());
+    }
+}
