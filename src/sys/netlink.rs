@@ -33,11 +33,22 @@ impl NetlinkSocket {
     /// A nonblocking socket that hears what happens in `groups` (`RTNLGRP_*`, linux/rtnetlink.h).
     pub fn listen(groups: &[c_uint]) -> io::Result<Self> {
         let socket = Self::with_flags(libc::SOCK_NONBLOCK)?;
+        socket.bind()?;
         for &group in groups {
             let group = c_int::try_from(group).map_err(|_| ErrorKind::InvalidInput)?;
             set_option(socket.as_fd(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)?;
         }
         Ok(socket)
+    }
+
+    /// Has the kernel choose a port for it: without one it hears nothing.
+    fn bind(&self) -> io::Result<()> {
+        // SAFETY: `sockaddr_nl` is plain data, for which all zero is a value.
+        let mut name: sockaddr_nl = unsafe { std::mem::zeroed() };
+        name.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+        let len = size_of::<sockaddr_nl>() as socklen_t;
+        // SAFETY: the pointer and the length describe `name`, which outlives the call.
+        check(unsafe { libc::bind(self.0.as_raw_fd(), (&raw const name).cast(), len) }).map(drop)
     }
 
     fn with_flags(flags: c_int) -> io::Result<Self> {

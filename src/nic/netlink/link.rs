@@ -16,6 +16,7 @@ const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -34,6 +35,8 @@ pub enum LinkRef<'a> {
     Index(u32),
     /// By name.
     Name(&'a str),
+    /// By number, and by name in what is said to people.
+    Known(u32, &'a str),
 }
 
 /// An interface.
@@ -43,6 +46,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// A note on it.
+    pub alias: Option<String>,
     /// Its MAC, if it is an Ethernet interface.
     pub mac: Option<MacAddr>,
     /// Its MTU in bytes.
@@ -97,6 +102,7 @@ impl Link {
         let mut link = Self {
             index: u32::from_ne_bytes([i0, i1, i2, i3]),
             name: String::new(),
+            alias: None,
             mac: None,
             mtu: 0,
             max_mtu: 0,
@@ -112,6 +118,7 @@ impl Link {
             match a.kind {
                 IFLA_ADDRESS => link.mac = a.value.try_into().ok().map(MacAddr),
                 IFLA_IFNAME => link.name = a.text(),
+                IFLA_IFALIAS => link.alias = Some(a.text()),
                 IFLA_MTU => link.mtu = a.number()?,
                 IFLA_MAX_MTU => link.max_mtu = a.number()?,
                 IFLA_LINK => link.parent = a.number().filter(|i| *i != 0),
@@ -237,6 +244,11 @@ impl Netlink {
         self.set(link.into(), "set the queue length of", |m| m.number(IFLA_TXQLEN, frames))
     }
 
+    /// Puts a note on it.
+    pub fn set_alias<'a>(&mut self, link: impl Into<LinkRef<'a>>, alias: &str) -> Result<()> {
+        self.set(link.into(), "set the alias of", |m| m.attr(IFLA_IFALIAS, alias.as_bytes()))
+    }
+
     /// Has it make itself no IPv6 link-local address when it comes up.
     pub fn set_no_link_local<'a>(&mut self, link: impl Into<LinkRef<'a>>) -> Result<()> {
         const NONE: u8 = 1;
@@ -287,7 +299,9 @@ fn create(name: &NicName) -> Message {
 impl LinkRef<'_> {
     fn message(self, kind: u16, flags: i32, iff: u32, change: u32) -> Message {
         match self {
-            Self::Index(index) => Message::new(kind, flags, &head(index, iff, change)),
+            Self::Index(index) | Self::Known(index, _) => {
+                Message::new(kind, flags, &head(index, iff, change))
+            }
             Self::Name(name) => Message::new(kind, flags, &head(0, iff, change)).text(IFLA_IFNAME, name),
         }
     }
@@ -297,7 +311,7 @@ impl fmt::Display for LinkRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Index(index) => write!(f, "interface number {index}"),
-            Self::Name(name) => f.write_str(name),
+            Self::Name(name) | Self::Known(_, name) => f.write_str(name),
         }
     }
 }
@@ -322,6 +336,12 @@ impl<'a> From<&'a NicName> for LinkRef<'a> {
 
 impl<'a> From<&'a Link> for LinkRef<'a> {
     fn from(link: &'a Link) -> Self {
-        Self::Index(link.index)
+        Self::Known(link.index, &link.name)
+    }
+}
+
+impl<'a> From<(u32, &'a NicName)> for LinkRef<'a> {
+    fn from((index, name): (u32, &'a NicName)) -> Self {
+        Self::Known(index, name.as_str())
     }
 }
