@@ -67,7 +67,6 @@ impl Nic {
         if link.is_up() {
             self.netlink.set_up((self.index, &self.name), false)?;
         }
-        self.keep_ipv6_off()?;
         match self.mode {
             NicMode::Macvtap => {
                 self.apply_mac(request.spec.mac, link)?;
@@ -76,6 +75,8 @@ impl Nic {
             NicMode::Tap => self.disown_mac(request.spec.mac, link)?,
         }
         self.apply_mtu(request, link)?;
+        // After the MTU: one under 1280 takes IPv6 away, and a larger one brings it back.
+        self.keep_ipv6_off()?;
         self.warn_of_addresses()
     }
 
