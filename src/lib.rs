@@ -6,6 +6,7 @@ pub mod commands;
 pub mod config;
 pub mod keys;
 pub mod metrics;
+pub mod nic;
 pub mod proto;
 pub mod sys;
 pub mod types;

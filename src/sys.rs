@@ -22,7 +22,10 @@
     )
 )]
 
+pub mod netlink;
 pub mod poll;
+pub mod process;
+pub mod tun;
 pub mod udp;
 
 use std::io;
