@@ -8,9 +8,11 @@ pub mod control;
 pub mod datagram;
 pub mod ether;
 pub mod ip;
+pub mod neighbour;
 pub mod push;
 pub mod record;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod segment;
 pub mod shape;
 pub mod vnet;

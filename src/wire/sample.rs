@@ -112,3 +112,11 @@ pub(crate) fn from_nic(src: impl Into<IpAddr>, proto: u8, body: &[u8]) -> Vec<u8
         IpAddr::V6(src) => ether(HOST, NIC, &[], 0x86dd, &ipv6(src, HOST6, proto, body)),
     }
 }
+
+/// A neighbour discovery message with a target (solicitation 135, advertisement 136), its checksum left out.
+pub(crate) fn nd(kind: u8, target: Ipv6Addr, options: &[&[u8]]) -> Vec<u8> {
+    let mut m = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    m.extend(target.octets());
+    m.extend(options.concat());
+    m
+}
