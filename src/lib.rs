@@ -3,6 +3,7 @@
 
 pub mod keys;
 pub mod metrics;
+pub mod policy;
 pub mod proto;
 pub mod sys;
 pub mod types;

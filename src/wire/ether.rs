@@ -83,6 +83,14 @@ impl Link {
     }
 }
 
+/// An untagged header.
+pub const fn header(dst: MacAddr, src: MacAddr, ethertype: u16) -> [u8; HEADER_LEN] {
+    let [d0, d1, d2, d3, d4, d5] = dst.0;
+    let [s0, s1, s2, s3, s4, s5] = src.0;
+    let [t0, t1] = ethertype.to_be_bytes();
+    [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]
+}
+
 /// True for the tags that Linux reads as VLAN tags (`eth_type_vlan` in linux/if_vlan.h).
 #[inline]
 pub const fn is_tag(ethertype: u16) -> bool {

@@ -117,7 +117,7 @@ impl NdKind {
     }
 }
 
-/// A neighbour discovery message that ends before it should, or runs out of the head.
+/// A message that ends before it should, or runs out of the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
@@ -130,24 +130,24 @@ pub struct Nd<'a> {
     /// advertisements and redirects.
     pub target: Option<Ipv6Addr>,
     options: &'a [u8],
+    /// The head shows all of the options.
+    whole: bool,
 }
 
 impl<'a> Nd<'a> {
-    /// Reads a message of this kind. `Err` where it is malformed or not wholly in `head`.
+    /// Reads the part of a message of this kind that stands before its options; `Err` where that is cut off.
     pub fn parse(head: &'a [u8], ip: &Ip, kind: NdKind) -> Result<Self, Unreadable> {
-        let message = head.get(ip.l4..ip.end).ok_or(Unreadable)?;
+        let message = head.get(ip.l4..ip.end.min(head.len())).ok_or(Unreadable)?;
         let (fixed, options) = message.split_at_checked(kind.fixed_len()).ok_or(Unreadable)?;
         let target = match kind {
             NdKind::RouterSolicitation | NdKind::RouterAdvertisement => None,
             _ => fixed.get(8..).and_then(|f| f.first_chunk::<16>()).map(|&a| Ipv6Addr::from(a)),
         };
-        let nd = Self { kind, target, options };
-        nd.link_addresses_are(|_| true)?;
-        Ok(nd)
+        Ok(Self { kind, target, options, whole: ip.end <= head.len() })
     }
 
     /// True where every source and target link-layer address option (RFC 4861 section 4.6.1) satisfies `test`.
-    /// `Err` where an option has no length, runs past the message, or gives no MAC.
+    /// `Err` where an option has no length, runs past the message or out of the head, or gives no MAC.
     pub fn link_addresses_are(&self, test: impl Fn(MacAddr) -> bool) -> Result<bool, Unreadable> {
         let mut rest = self.options;
         let mut all = true;
@@ -160,7 +160,7 @@ impl<'a> Nd<'a> {
             }
             rest = tail;
         }
-        if rest.is_empty() { Ok(all) } else { Err(Unreadable) }
+        if rest.is_empty() && self.whole { Ok(all) } else { Err(Unreadable) }
     }
 }
 
@@ -191,7 +191,9 @@ mod tests {
         let frame = to_nic(true, 58, message).leak();
         let ip = Ip::parse(frame, frame.len(), &Link::parse(frame).unwrap()).unwrap();
         let kind = NdKind::of(frame, &ip)?.expect("neighbour discovery");
-        Nd::parse(frame, &ip, kind)
+        let nd = Nd::parse(frame, &ip, kind)?;
+        nd.link_addresses_are(|_| true)?;
+        Ok(nd)
     }
 
     #[test]
