@@ -12,7 +12,7 @@
 //! UDP without tags leaves after a few compares.
 //!
 //! What is here is pure: time is an argument, nothing is sent, nothing is logged. What a frame's owner may claim
-//! is [`Owner`]'s business; which frames need a vnet header is `wire`'s.
+//! is `owner`'s business; which frames need a vnet header is `wire`'s.
 //!
 //! Where a claim cannot be read (ARP of odd lengths, IPv6 headers that cannot be followed), the frame is dropped
 //! as if the claim were false.
