@@ -7,6 +7,7 @@ pub mod config;
 pub mod keys;
 pub mod metrics;
 pub mod nic;
+pub mod policy;
 pub mod proto;
 pub mod sys;
 pub mod types;

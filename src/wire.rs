@@ -3,8 +3,16 @@
 //! Parsing never panics and never allocates more than a stated bound; what does not parse is a
 //! [`DropReason`](crate::metrics::DropReason), never an answer.
 
+pub mod checksum;
 pub mod control;
 pub mod datagram;
+pub mod ether;
+pub mod ip;
+pub mod neighbour;
 pub mod push;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod segment;
+pub mod shape;
 pub mod vnet;
