@@ -125,10 +125,19 @@ impl Activity {
     }
 
     /// The control plane has no timer of this peer's running: the next batch that starts one must say so.
-    /// False where one has been started meanwhile.
+    /// False where one has been started already.
     pub fn doze(&self) -> bool {
+        let armed = || self.unanswered().is_some() || self.owed().is_some();
+        if armed() {
+            return false;
+        }
         self.dozing.store(true, Relaxed);
-        self.unanswered().is_none() && self.owed().is_none()
+        // A batch may have come in between, and not have seen the flag.
+        let late = armed();
+        if late {
+            self.dozing.store(false, Relaxed);
+        }
+        !late
     }
 
     fn arm(&self, timer: &AtomicU64, t: u64) -> bool {

@@ -178,9 +178,9 @@ impl Client {
             Control::Ping { token } => self.peer.handle_ping(now, token, 0, from, &mut self.out),
             Control::Pong { token, revision } => {
                 self.pull.handle_revision(now, revision);
-                let Ponged::Nothing = self.peer.handle_pong(now, token, from, &mut self.out) else {
-                    return Ok(());
-                };
+                // A client challenges nobody: it knows the server by its address.
+                let (Ponged::Nothing | Ponged::Proven(_)) =
+                    self.peer.handle_pong(now, token, from, &mut self.out);
             }
             Control::Offer { revision, length, hash } => {
                 self.pull.handle_offer(now, revision, length, &hash);
@@ -250,8 +250,7 @@ impl Client {
             [Some(self.ping_due()), pull, status].into_iter().flatten().min()
         };
         let established = self.peer.current.as_ref().and_then(|_| established());
-        let due = [handshake, self.peer.poll_timeout(), established].into_iter().flatten().min();
-        if self.peer.activity.doze() { due } else { [due, self.wake_due()].into_iter().flatten().min() }
+        [handshake, self.peer.poll_timeout(), self.peer.watch(), established].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
@@ -298,12 +297,6 @@ impl Client {
             false => current.since + REKEY_AFTER,
         });
         [dead, old].into_iter().flatten().min()
-    }
-
-    /// The earliest time at which the timers that the data path arms could be due.
-    fn wake_due(&self) -> Option<Instant> {
-        let dead = self.peer.activity.unanswered().map(|t| t + self.params.dead_after);
-        [dead, self.peer.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Idle PINGs come the more seldom the longer nothing has passed.

@@ -95,6 +95,8 @@ pub(crate) struct Peer {
     pmtu: PathMtu,
     ceiling: u16,
     pings: VecDeque<Ping>,
+    /// When its timers were last looked at.
+    looked: Instant,
 }
 
 impl Peer {
@@ -110,6 +112,7 @@ impl Peer {
             pmtu: PathMtu::new(now, FLOOR),
             ceiling: CEILING,
             pings: VecDeque::new(),
+            looked: now,
         }
     }
 
@@ -269,6 +272,13 @@ impl Peer {
         Ponged::Nothing
     }
 
+    /// When the timers that the data path arms are to be looked at. While frames pass that is once in a while, whatever
+    /// they arm: they arm and disarm with every batch. When none do, the first that does will wake us.
+    pub(crate) fn watch(&self) -> Option<Instant> {
+        let busy = self.activity.framed().is_some_and(|t| t + WATCH * 2 >= self.looked);
+        (self.current.is_some() && (busy || !self.activity.doze())).then(|| self.looked + WATCH)
+    }
+
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let slots = [self.next.as_ref().map(|(slot, _)| slot), self.current.as_ref(), self.previous.as_ref()];
@@ -281,6 +291,7 @@ impl Peer {
 
     /// Keeps the session alive and its path measured. Expiry is the caller's: see [`Self::expire`].
     pub(crate) fn handle_timeout(&mut self, now: Instant, rng: &mut impl CryptoRng, out: &mut Outputs) {
+        self.looked = now;
         if self.current.is_none() {
             return;
         }
@@ -358,6 +369,9 @@ impl Peer {
 
 /// How long a path MTU probe is waited for.
 const PROBE_PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(400));
+
+/// How often a busy peer's timers are looked at.
+const WATCH: Duration = Duration::from_millis(500);
 
 /// How long after a frame the path counts as busy.
 const BUSY_FOR: Duration = Duration::from_millis(1500);

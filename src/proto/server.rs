@@ -382,14 +382,10 @@ impl ClientState {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let mut due = self.peer.poll_timeout();
-        if !self.peer.activity.doze() {
-            due = self.peer.poll_timeout();
-        }
         let heard =
             self.peer.current.as_ref().map(|slot| self.peer.activity.received().unwrap_or(slot.since));
         let silent = heard.filter(|_| !self.silent).map(|t| t + SILENT_AFTER);
-        [due, silent].into_iter().flatten().min()
+        [self.peer.poll_timeout(), self.peer.watch(), silent].into_iter().flatten().min()
     }
 
     fn notice_silence(&mut self, now: Instant) -> Option<Event> {

@@ -318,6 +318,7 @@ fn a_silent_server_is_noticed_in_three_seconds_and_found_when_it_returns() {
     sim.establish();
     exchange(&mut sim, secs(2), ms(50));
     sim.link.down = true;
+    sim.run(ms(50));
     let from = sim.now;
     sim.send_up(b"hello?");
     assert!(sim.run_until_event(secs(4), |e| *e == Event::Silent));
