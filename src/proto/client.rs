@@ -327,7 +327,7 @@ impl Client {
             }
         } else {
             self.silence = self.silence.saturating_add(1);
-            if self.silence % RESOLVE_EVERY == 0 {
+            if self.silence.is_multiple_of(RESOLVE_EVERY) {
                 self.out.event(SERVER, Event::Resolve);
             }
         }

@@ -199,7 +199,7 @@ fn patience(rtt: Option<Duration>) -> Duration {
 /// The chunk that a GET asks for; `None` past the end.
 pub fn chunk(blob: &[u8], revision: u64, offset: u32) -> Option<Control<'_>> {
     let at = offset as usize;
-    let rest = blob.get(at..).filter(|r| !r.is_empty() && at % CHUNK_LEN == 0)?;
+    let rest = blob.get(at..).filter(|r| !r.is_empty() && at.is_multiple_of(CHUNK_LEN))?;
     let bytes = rest.get(..CHUNK_LEN).unwrap_or(rest);
     Some(Control::Chunk { revision, offset, bytes })
 }

@@ -92,6 +92,9 @@ pub enum Record {
     Control,
 }
 
+/// A record, its body, and the plaintext behind it.
+pub type Taken<'a> = (Record, &'a [u8], &'a [u8]);
+
 impl Record {
     /// The header of this record for a body of `length` bytes.
     pub fn encode(self, length: u16) -> [u8; HEADER_LEN] {
@@ -117,7 +120,7 @@ impl Record {
 
     /// Takes the next record off the front of `plaintext`: `Ok(None)` at its end or at padding.
     /// On an error the rest of the plaintext means nothing.
-    pub fn decode(plaintext: &[u8]) -> Result<Option<(Self, &[u8], &[u8])>, DropReason> {
+    pub fn decode(plaintext: &[u8]) -> Result<Option<Taken<'_>>, DropReason> {
         let Some(&first) = plaintext.first() else { return Ok(None) };
         if first == kind::PADDING {
             return Ok(None);

@@ -425,12 +425,12 @@ fn two_boxes_with_one_key_are_told_and_damped() {
         sim.run(ms(5));
         twin.kill_server();
         twin.run(ms(5));
-        for d in twin.record[theirs..].to_vec().into_iter().filter(|d| d.from == twin.client_addr) {
+        for d in twin.record[theirs..].iter().filter(|d| d.from == twin.client_addr).cloned() {
             sim.inject(ms(1), d);
         }
         theirs = twin.record.len();
         let to_twin = twin.client_addr;
-        for d in sim.record[mine..].to_vec().into_iter().filter(|d| d.to == to_twin) {
+        for d in sim.record[mine..].iter().filter(|d| d.to == to_twin).cloned() {
             twin.inject(ms(1), d);
         }
         mine = sim.record.len();
