@@ -19,7 +19,7 @@ use std::ops::Range;
 use crate::metrics::DropReason;
 use crate::wire::checksum;
 use crate::wire::ip::Transport;
-use crate::wire::record::Offload;
+use crate::wire::record::{Gso, Offload};
 use crate::wire::shape::Shape;
 
 /// TCP flags (RFC 9293 section 3.1, RFC 3168) that belong to one end of a super-frame only.
@@ -33,6 +33,7 @@ pub struct Segments<'a> {
     transport: Transport,
     size: usize,
     count: usize,
+    gso: Option<Gso>,
 }
 
 impl<'a> Segments<'a> {
@@ -43,7 +44,8 @@ impl<'a> Segments<'a> {
         let transport = shape.transport;
         let headers = head.get(..transport.payload).ok_or(DropReason::BadOffload)?;
         let size = shape.size.map_or(transport.payload_len(), usize::from);
-        Ok(Self { headers, transport, size, count: shape.packets() })
+        let gso = offload.gso.filter(|_| shape.size.is_some());
+        Ok(Self { headers, transport, size, count: shape.packets(), gso })
     }
 
     /// How many packets there are.
@@ -63,16 +65,28 @@ impl<'a> Segments<'a> {
         (i < self.count).then_some(start..end)
     }
 
+    /// Which bytes of the super-frame are the payload of the packets `run`. `None` where there are no such packets.
+    pub fn run_payload(&self, run: &Range<usize>) -> Option<Range<usize>> {
+        let last = self.payload(run.end.checked_sub(1)?)?;
+        let first = self.payload(run.start)?;
+        (first.start <= last.start).then_some(first.start..last.end)
+    }
+
     /// Writes the headers of packet `i` to the front of `out` and returns what is left to do to it: its checksum.
     /// `None` where there is no such packet or `out` is shorter than [`header_len`](Self::header_len).
     pub fn write_headers(&self, i: usize, out: &mut [u8]) -> Option<Offload> {
-        let payload = self.payload(i)?.len();
+        self.write_run(i..i.checked_add(1)?, out)
+    }
+
+    /// As [`write_headers`](Self::write_headers), for the packets `run` as one smaller super-frame.
+    pub fn write_run(&self, run: Range<usize>, out: &mut [u8]) -> Option<Offload> {
+        let payload = self.run_payload(&run)?.len();
         let out = out.get_mut(..self.headers.len())?;
         out.copy_from_slice(self.headers);
         let (ip, l4) = out.split_at_mut_checked(self.transport.ip.l4)?;
-        self.number_ip(i, payload, l4.len(), ip)?;
-        self.number_transport(i, payload, l4)?;
-        Some(Offload { needs_checksum: true, gso: None })
+        self.number_ip(run.start, payload, l4.len(), ip)?;
+        self.number_transport(&run, payload, l4)?;
+        Some(Offload { needs_checksum: true, gso: self.gso.filter(|_| run.len() > 1) })
     }
 
     fn number_ip(&self, i: usize, payload: usize, l4: usize, headers: &mut [u8]) -> Option<()> {
@@ -90,17 +104,17 @@ impl<'a> Segments<'a> {
         put(ip, 10, !sum)
     }
 
-    fn number_transport(&self, i: usize, payload: usize, l4: &mut [u8]) -> Option<()> {
+    fn number_transport(&self, run: &Range<usize>, payload: usize, l4: &mut [u8]) -> Option<()> {
         let length = l4.len().checked_add(payload)?;
         if self.transport.is_tcp {
             let seq = l4.get_mut(4..)?.first_chunk_mut::<4>()?;
-            let ahead = u32::try_from(i.checked_mul(self.size)?).ok()?;
+            let ahead = u32::try_from(run.start.checked_mul(self.size)?).ok()?;
             *seq = u32::from_be_bytes(*seq).wrapping_add(ahead).to_be_bytes();
             let flags = l4.get_mut(13)?;
-            if i != 0 {
+            if run.start != 0 {
                 *flags &= !CWR;
             }
-            if i.checked_add(1)? != self.count {
+            if run.end != self.count {
                 *flags &= !FIN_PSH;
             }
         } else {
@@ -226,6 +240,44 @@ mod tests {
             }
             prop_assert_eq!(segments.payload(want.len()), None);
             prop_assert_eq!(segments.write_headers(want.len(), &mut [0; 200]), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_stands_for_the_packets_it_names(
+            v6 in any::<bool>(), is_tcp in any::<bool>(), size in 40usize..700,
+            data in prop::collection::vec(any::<u8>(), 1..5000), a: prop::sample::Index, b: prop::sample::Index,
+        ) {
+            let (whole, want) = both(v6, is_tcp, &[], size, &data);
+            let gso = if is_tcp { Gso::Tcp(size as u16) } else { Gso::Udp(size as u16) };
+            let offload = Offload { needs_checksum: true, gso: Some(gso) };
+            let segments = Segments::new(&whole, offload, whole.len()).unwrap();
+            let (a, b) = (a.index(want.len()), b.index(want.len()));
+            let run = a.min(b)..a.max(b) + 1;
+            let mut part = vec![0; segments.header_len()];
+            let left = segments.write_run(run.clone(), &mut part).unwrap();
+            part.extend(&whole[segments.run_payload(&run).unwrap()]);
+            let again = Segments::new(&part, left, part.len()).unwrap();
+            prop_assert_eq!(again.count(), run.len());
+            for (i, want) in want[run].iter().enumerate() {
+                let mut got = vec![0; again.header_len()];
+                let left = again.write_headers(i, &mut got).unwrap();
+                got.extend(&part[again.payload(i).unwrap()]);
+                let h = left.to_vnet(&got, got.len()).unwrap();
+                checksum::complete_checksum(&mut got, h.csum_start.into(), h.csum_offset.into()).unwrap();
+                prop_assert_eq!(&got, want, "packet {}", i);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_of_no_packets_is_none() {
+        let frame = tcp_frame(false, 4000);
+        let offload = Offload { needs_checksum: true, gso: Some(Gso::Tcp(1448)) };
+        let segments = Segments::new(&frame, offload, frame.len()).unwrap();
+        for (from, to) in [(0, 0), (2, 1), (1, 4), (3, 4), (0, usize::MAX)] {
+            assert_eq!(segments.write_run(from..to, &mut [0; 200]), None);
         }
     }
 
