@@ -4,6 +4,7 @@
 pub mod keys;
 pub mod metrics;
 pub mod proto;
+pub mod runtime;
 pub mod sys;
 pub mod types;
 pub mod wire;

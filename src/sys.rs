@@ -23,6 +23,7 @@
 )]
 
 pub mod poll;
+pub mod script;
 pub mod udp;
 
 use std::io;

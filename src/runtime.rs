@@ -1,0 +1,4 @@
+//! The shell around the protocol: sockets, clock, signals, scripts. Everything that waits lives here, and
+//! nothing but `main` imports it.
+
+pub mod script;
