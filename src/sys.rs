@@ -22,6 +22,8 @@
     )
 )]
 
+pub mod netns;
+pub mod packet;
 pub mod poll;
 pub mod script;
 pub mod udp;

@@ -106,13 +106,13 @@ pub enum Refused {
     /// The policy is [`ScriptPolicy::Never`].
     #[error(
         "the server wants a script run here, and this client runs none; to allow exactly this one, write \
-         script = \"pinned\" and list its SHA-256, {}, in the client's config", hex(.0)
+         script = \"pinned\" and script_sha256 = [\"{}\"] in the client's config", hex(.0)
     )]
     Never([u8; 32]),
     /// The policy is [`ScriptPolicy::Pinned`], and the sum is not on the list.
     #[error(
-        "the server wants a script run here that is not on this client's list; if it is meant to be, add its \
-         SHA-256, {}, to the list in the client's config", hex(.0)
+        "the server wants a script run here that is not on this client's list; if it is meant to be, add \
+         \"{}\" to script_sha256 in the client's config", hex(.0)
     )]
     NotPinned([u8; 32]),
 }

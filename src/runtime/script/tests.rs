@@ -43,7 +43,7 @@ fn running(pid: &str) -> bool {
 }
 
 fn kill(pid: &str) {
-    Command::new("kill").args(["-9", pid]).status().unwrap();
+    Command::new("/bin/sh").args(["-c", &format!("kill -9 {pid}")]).status().unwrap();
 }
 
 #[test]
