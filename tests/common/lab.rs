@@ -9,7 +9,7 @@
 //! client is at 172.30.i.2 behind 172.30.i.1, and the router is 172.31.i.2 to the server.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +20,14 @@ use super::ns::Ns;
 use super::program::{Program, TAP_RS};
 
 pub const PORT: u16 = 1234;
+/// What both sides log when a session is there; the server with `client=NAME`.
+pub const SESSION: &str = "session established";
+/// What the server logs when a client has said goodbye, with `client=NAME`.
+pub const GOODBYE: &str = "session ended";
+/// What both sides log when a NIC can carry frames, with `nic=NAME`.
+pub const NIC_READY: &str = "nic ready";
+/// What both sides log when a NIC has been taken away, with `nic=NAME`.
+pub const NIC_GONE: &str = "nic gone";
 /// For what should take well under a second, on a machine that is busy.
 pub const SOON: Duration = Duration::from_secs(10);
 
@@ -94,8 +102,7 @@ pub struct Site {
 impl Site {
     /// The address of the host on the LAN.
     pub fn host(&self) -> IpAddr {
-        let IpAddr::V4(ip) = self.nics[0].ip else { unreachable!() };
-        let [a, b, c, _] = ip.octets();
+        let [a, b, c, _] = self.nics[0].ipv4().octets();
         [a, b, c, 2].into()
     }
 }
@@ -120,6 +127,16 @@ impl Nic {
             on_client: format!("mv{n}"),
             on_server: format!("tap{site}x{n}"),
         }
+    }
+
+    pub fn ipv4(&self) -> Ipv4Addr {
+        let IpAddr::V4(ip) = self.ip else { unreachable!() };
+        ip
+    }
+
+    pub fn ipv6(&self) -> Ipv6Addr {
+        let IpAddr::V6(ip) = self.ip6 else { unreachable!() };
+        ip
     }
 
     pub fn mac_text(&self) -> String {
@@ -269,7 +286,7 @@ impl Lab {
         let program = self.run_server();
         for i in 0..self.sites.len() {
             for nic in self.nics(edit, i) {
-                program.wait_for_log(&["nic ready", &nic.on_server], SOON);
+                program.wait_for_log(&[NIC_READY, &nic.on_server], SOON);
             }
         }
         program
@@ -289,9 +306,9 @@ impl Lab {
     /// Starts a server and the first client, and waits for the session and the client's NICs.
     pub fn up(&self, server: &Edit, client: &Edit) -> (Program, Program) {
         let (server, client_program) = (self.start_server(server), self.start_client(0, client));
-        client_program.wait_for_log(&["session established"], SOON);
+        client_program.wait_for_log(&[SESSION], SOON);
         for nic in self.nics(client, 0) {
-            client_program.wait_for_log(&["nic ready", &nic.on_client], SOON);
+            client_program.wait_for_log(&[NIC_READY, &nic.on_client], SOON);
         }
         (server, client_program)
     }
@@ -317,7 +334,10 @@ fn site(plan: &Plan, server: &Ns, i: usize) -> Site {
         ns.ip(&format!("link set {link} mtu {} up", plan.lan_mtu));
     }
     lan.ip(&format!("addr add 10.{}.0.2/24 dev eth0", 80 + i));
-    lan.ip(&format!("-6 addr add fd00:{}::2/64 dev eth0 nodad", 80 + i));
+    // A link of less is not one for IPv6 (RFC 8200, section 5).
+    if plan.lan_mtu >= 1280 {
+        lan.ip(&format!("-6 addr add fd00:{}::2/64 dev eth0 nodad", 80 + i));
+    }
     let router = plan.router.then(Ns::new);
     let under = if i == 0 { "wan0".to_owned() } else { format!("wan{i}") };
     match &router {

@@ -18,8 +18,15 @@ pub struct Program {
 
 #[derive(Default)]
 struct Log {
-    lines: Mutex<Vec<String>>,
+    said: Mutex<Said>,
     grew: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
+    lines: Vec<String>,
+    /// How many of its two outputs have ended.
+    ended: usize,
 }
 
 impl Program {
@@ -44,7 +51,7 @@ impl Program {
     }
 
     pub fn lines(&self) -> Vec<String> {
-        self.log.lines.lock().unwrap().clone()
+        self.log.said.lock().unwrap().lines.clone()
     }
 
     /// How many lines have all of these words.
@@ -61,12 +68,12 @@ impl Program {
     /// The same for the n-th such line.
     #[track_caller]
     pub fn wait_for_nth(&self, words: &[&str], n: usize, patience: Duration) -> String {
-        let lines = self.log.lines.lock().unwrap();
-        let nth = |lines: &[String]| lines.iter().filter(|l| has(l, words)).nth(n - 1).cloned();
-        let missing = |lines: &mut Vec<String>| nth(lines).is_none();
-        let (lines, _) = self.log.grew.wait_timeout_while(lines, patience, missing).unwrap();
-        let found = nth(&lines);
-        drop(lines);
+        let said = self.log.said.lock().unwrap();
+        let nth = |said: &Said| said.lines.iter().filter(|l| has(l, words)).nth(n - 1).cloned();
+        let wait = |said: &mut Said| nth(said).is_none() && said.ended < 2;
+        let (said, _) = self.log.grew.wait_timeout_while(said, patience, wait).unwrap();
+        let found = nth(&said);
+        drop(said);
         found.unwrap_or_else(|| panic!("{}: no {n}. line with {words:?} within {patience:?}", self.what))
     }
 
@@ -127,6 +134,12 @@ impl Program {
         self.status_kb("VmHWM:")
     }
 
+    /// Memory in kB that is the program's own, at its most: without the pages of its file, which a debug build
+    /// has many of. A release build is measured with everything.
+    pub fn own_peak_kb(&self) -> u64 {
+        if cfg!(debug_assertions) { self.status_kb("RssAnon:") } else { self.peak_kb() }
+    }
+
     fn status_kb(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
@@ -139,8 +152,8 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let lines = self.log.lines.lock().unwrap_or_else(|e| e.into_inner());
-            eprintln!("---- {} ({} lines)\n{}\n----", self.what, lines.len(), lines.join("\n"));
+            let said = self.log.said.lock().unwrap_or_else(|e| e.into_inner());
+            eprintln!("---- {} ({} lines)\n{}\n----", self.what, said.lines.len(), said.lines.join("\n"));
         }
     }
 }
@@ -148,11 +161,12 @@ impl Drop for Program {
 fn follow(from: impl Read + Send + 'static, log: &Arc<Log>) {
     let log = log.clone();
     std::thread::spawn(move || {
-        for line in BufReader::new(from).split(b'\n') {
-            let Ok(line) = line else { return };
-            log.lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            log.said.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
             log.grew.notify_all();
         }
+        log.said.lock().unwrap().ended += 1;
+        log.grew.notify_all();
     });
 }
 

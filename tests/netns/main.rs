@@ -5,4 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod contract;
+mod faults;
+mod forward;
+mod identity;
+mod push;
+mod reload;
+mod running;
 mod stage;
