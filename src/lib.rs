@@ -3,6 +3,7 @@
 
 pub mod keys;
 pub mod metrics;
+pub mod nic;
 pub mod proto;
 pub mod runtime;
 pub mod sys;

@@ -22,10 +22,12 @@
     )
 )]
 
-pub mod netns;
+pub mod netlink;
 pub mod packet;
 pub mod poll;
+pub mod process;
 pub mod script;
+pub mod tun;
 pub mod udp;
 
 use std::io;

@@ -43,7 +43,8 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::info;
 
-use crate::sys::script::{GroupSignal, await_readable, confine, pidfd, sealed_memfd, signal_group};
+use crate::sys::process::signal_group;
+use crate::sys::script::{await_readable, confine, pidfd, sealed_memfd};
 use output::Output;
 pub use shebang::BadInterpreter;
 use shebang::Interpreter;
@@ -177,10 +178,10 @@ async fn run_with(script: Script<'_>, say: impl FnMut(&str)) -> Result<Outcome, 
             ended = group.ended() => { ended?; break; }
             () = until(deadline) => {
                 sent = match sent {
-                    None => Some(GroupSignal::Term),
-                    Some(GroupSignal::Term) => Some(GroupSignal::Kill),
+                    None => Some(libc::SIGTERM),
+                    Some(libc::SIGTERM) => Some(libc::SIGKILL),
                     // Stuck inside the kernel: not even KILL gets it out, and waiting would not either.
-                    Some(GroupSignal::Kill) => break,
+                    Some(_) => break,
                 };
                 sent.iter().for_each(|signal| group.signal(*signal));
                 deadline = Instant::now().checked_add(GRACE);
@@ -190,7 +191,7 @@ async fn run_with(script: Script<'_>, say: impl FnMut(&str)) -> Result<Outcome, 
     }
     if sent.is_some() {
         // Its children too, when the script itself went at once and they did not.
-        group.signal(GroupSignal::Kill);
+        group.signal(libc::SIGKILL);
     }
     let status = group.reap()?;
     output.drain(&mut lines).await;
@@ -228,7 +229,7 @@ impl Group {
         match pidfd(&leader).and_then(await_readable) {
             Ok(ended) => Ok(Self { leader, reaped: false, ended }),
             Err(e) => {
-                signal_group(&leader, GroupSignal::Kill);
+                signal_group(leader.id(), libc::SIGKILL)?;
                 leader.wait()?;
                 Err(e.into())
             }
@@ -239,9 +240,10 @@ impl Group {
         self.ended.readable().await.map(drop)
     }
 
-    fn signal(&self, signal: GroupSignal) {
+    fn signal(&self, signal: libc::c_int) {
         if !self.reaped {
-            signal_group(&self.leader, signal);
+            // A group that has ended is no error.
+            let _ = signal_group(self.leader.id(), signal);
         }
     }
 
@@ -254,7 +256,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(GroupSignal::Kill);
+        self.signal(libc::SIGKILL);
     }
 }
 

@@ -1,5 +1,5 @@
-//! What running a pushed script takes from the kernel: a sealed memfd, a child cut off from everything that
-//! this process has open, and signals to a whole process group.
+//! What running a pushed script takes from the kernel: a sealed memfd, and a child cut off from everything
+//! that this process has open.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,6 +9,8 @@ use std::process::{Child, Command};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use super::check;
 
 /// A file in memory that holds `bytes` and that nobody can change, shrink, grow, execute or unseal any more
 /// (memfd_create(2), F_ADD_SEALS in fcntl(2)). The descriptor is close-on-exec and none of the standard three.
@@ -113,32 +115,9 @@ pub fn await_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
-/// A signal for [`signal_group`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
-pub enum GroupSignal {
-    /// `SIGTERM`: asks.
-    Term = libc::SIGTERM,
-    /// `SIGKILL`: does not.
-    Kill = libc::SIGKILL,
-}
-
-/// Sends `signal` to every process of the group that `child` leads ([`confine`] made it the leader). A group
-/// that has ended is no error. To be called before `child` is waited for: its number is taken until then.
-pub fn signal_group(child: &Child, signal: GroupSignal) {
-    if let Ok(pid @ 2..) = libc::pid_t::try_from(child.id()) {
-        // SAFETY: kill takes two integers; a negative process number above 1 means that group only.
-        unsafe { libc::kill(pid.wrapping_neg(), signal as libc::c_int) };
-    }
-}
-
 fn fcntl(fd: BorrowedFd<'_>, command: libc::c_int, argument: libc::c_int) -> io::Result<RawFd> {
     // SAFETY: the descriptor is open, and the commands used here take an integer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) })
-}
-
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// A copy that every child inherits, were it not kept from it.

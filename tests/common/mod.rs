@@ -26,7 +26,7 @@ macro_rules! needs_root {
 
 /// True for root. Otherwise says which test is skipped, in a form that `.ci/run` looks for.
 pub fn can_make_namespaces() -> bool {
-    let able = std::thread::spawn(|| tap_rs::sys::netns::create().is_ok()).join().unwrap();
+    let able = std::thread::spawn(|| tap_rs::sys::process::new_netns().is_ok()).join().unwrap();
     if !able {
         let thread = std::thread::current();
         // Not by `println!`, which the test harness keeps to itself where a test passes.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use tap_rs::runtime::ping::Pinger;
-use tap_rs::sys::netns;
 use tap_rs::sys::packet::PacketSocket;
+use tap_rs::sys::process::enter_netns;
 
 pub struct Ns {
     name: String,
@@ -71,7 +71,7 @@ impl Ns {
     pub fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let handle = File::open(format!("/run/netns/{}", self.name)).unwrap();
         let work = || {
-            netns::enter(&handle).unwrap();
+            enter_netns(&handle).unwrap();
             f()
         };
         std::thread::scope(|scope| match scope.spawn(work).join() {

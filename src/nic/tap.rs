@@ -1,0 +1,59 @@
+//! Taps: `/dev/net/tun` makes them, and a tap that is not persistent goes with its last queue.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use super::netlink::{Link, Netlink};
+use super::{Nic, NicError, NicRequest};
+use crate::sys::tun;
+use crate::types::{NicMode, NicName};
+
+pub(super) fn open(
+    mut netlink: Netlink,
+    request: &NicRequest,
+    queues: usize,
+) -> Result<(Nic, Vec<File>, Link), NicError> {
+    let name = &request.spec.name;
+    let before = netlink.link(name)?;
+    if let Some(kind) = before.as_ref().map(Link::kind_name).filter(|kind| *kind != "tun") {
+        return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Tap });
+    }
+    let files = (0..queues)
+        .map(|_| attach(name, queues > 1, before.is_some()))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|e| explain(name, queues, e))?;
+    let link = match netlink.link(name)? {
+        Some(link) => link,
+        None => return Err(NicError::queue(name, "find", ErrorKind::NotFound.into())),
+    };
+    let mut nic = Nic::new(netlink, request, &link, before.is_none());
+    let first = files.first().map(File::try_clone).transpose();
+    nic.tap = first.map_err(|e| NicError::queue(name, "duplicate a queue of", e))?;
+    Ok((nic, files, link))
+}
+
+fn attach(name: &NicName, many: bool, exists: bool) -> io::Result<File> {
+    let file = tun::open(Path::new("/dev/net/tun"))?;
+    match tun::attach_tap(&file, name.as_str(), many) {
+        // It was made for several queues, of which we take one.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) && exists && !many => {
+            tun::attach_tap(&file, name.as_str(), true)?;
+        }
+        other => other?,
+    }
+    Ok(file)
+}
+
+fn explain(name: &NicName, queues: usize, error: io::Error) -> NicError {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV) => NicError::NoTunDevice,
+        Some(libc::EBUSY) => NicError::Busy(name.clone()),
+        Some(libc::EINVAL) if queues > 1 => NicError::OneQueue(name.clone()),
+        // The kernel's word for a tun interface, which carries packets, not frames.
+        Some(libc::EINVAL) => {
+            NicError::WrongKind { name: name.clone(), kind: "tun".into(), wanted: NicMode::Tap }
+        }
+        _ => NicError::queue(name, "open the tap", error),
+    }
+}

@@ -1,0 +1,196 @@
+//! What a process does to itself and its children: namespaces and mounts, daemons, process attributes, the clock
+//! that runs on in suspend.
+
+use std::ffi::{CStr, CString, c_int, c_uint};
+use std::io::{self, ErrorKind, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::ptr;
+use std::time::Duration;
+
+use super::check;
+
+/// Moves the calling thread, and what it starts from now on, into a new network namespace. It lives as long as a
+/// thread, a process, a descriptor or a mount holds it. Needs `CAP_SYS_ADMIN`.
+pub fn new_netns() -> io::Result<()> {
+    // SAFETY: no pointers; only the calling thread changes its namespace.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Moves the calling thread into the network namespace that `netns` is open on (`/proc/self/ns/net`,
+/// `/run/netns/NAME`). Needs `CAP_SYS_ADMIN`.
+pub fn enter_netns(netns: impl AsFd) -> io::Result<()> {
+    // SAFETY: no pointers; the descriptor is borrowed.
+    check(unsafe { libc::setns(netns.as_fd().as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Gives the calling thread mounts of its own: what it mounts from now on, nobody else sees. It no longer
+/// shares its working directory and umask with the other threads. Needs `CAP_SYS_ADMIN`.
+pub fn new_mounts() -> io::Result<()> {
+    // SAFETY: no pointers; only the calling thread changes its namespace.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) })?;
+    mount(c"none", c"/", None, libc::MS_REC | libc::MS_PRIVATE)
+}
+
+/// Mounts on the directory `at` a `/sys` that shows the calling thread's network namespace; see [`new_mounts`].
+pub fn mount_sysfs(at: &Path) -> io::Result<()> {
+    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    mount(c"sysfs", &c_path(at)?, Some(c"sysfs"), flags)
+}
+
+fn mount(source: &CStr, at: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> io::Result<()> {
+    let kind = kind.map_or(ptr::null(), CStr::as_ptr);
+    // SAFETY: the strings end in zero and outlive the call; this kernel interface allows a null type and data.
+    check(unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind, flags, ptr::null()) }).map(drop)
+}
+
+/// Makes a character device node that only its owner may open. Fails where `path` exists. Needs `CAP_MKNOD`.
+pub fn make_char_device(path: &Path, major: c_uint, minor: c_uint) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: the string ends in zero and outlives the call.
+    check(unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, libc::makedev(major, minor)) }).map(drop)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidInput.into())
+}
+
+/// Has the child of `command` killed when the thread that starts it ends, however that comes about.
+pub fn die_with_parent(command: &mut Command) {
+    let arrange = || {
+        // SAFETY: no pointers.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) }).map(drop)
+    };
+    // SAFETY: the closure makes one system call and allocates nothing: fit for the child of a threaded process.
+    unsafe { command.pre_exec(arrange) };
+}
+
+/// Sends `signal` to every process of the group that the child with this id leads
+/// (`CommandExt::process_group(0)`). Only for a child that has not been waited for: its id may be another's then.
+pub fn signal_group(leader: u32, signal: c_int) -> io::Result<()> {
+    let group = match c_int::try_from(leader) {
+        Ok(group) if group > 1 => group,
+        _ => return Err(ErrorKind::InvalidInput.into()),
+    };
+    // SAFETY: no pointers.
+    check(unsafe { libc::killpg(group, signal) }).map(drop)
+}
+
+/// Bars debuggers of the same user and core dumps from this process's memory.
+pub fn keep_memory_private() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0 as libc::c_ulong) }).map(drop)
+}
+
+/// Time since boot, time asleep included (`CLOCK_BOOTTIME`).
+pub fn time_since_boot() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec`. The clock exists since Linux 2.6.39; without it, time is 0.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// True for root.
+pub fn is_root() -> bool {
+    // SAFETY: no pointers; never fails.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Lives in a daemon until it works, while the command that started it waits in the foreground.
+#[must_use = "the foreground waits until it is told"]
+#[derive(Debug)]
+pub struct Foreground(PipeWriter);
+
+impl Foreground {
+    /// Lets the foreground command end with this exit status.
+    pub fn release(mut self, status: u8) -> io::Result<()> {
+        self.0.write_all(&[status])
+    }
+}
+
+/// Goes on in the background, in a session of its own. The process that called it stays until
+/// [`Foreground::release`] and ends with that status, or with 1 where the daemon ends without. Working
+/// directory, umask and open descriptors stay as they are.
+///
+/// To be called while the process has one thread; refused otherwise.
+pub fn daemonize() -> io::Result<Foreground> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with several threads cannot become a daemon"));
+    }
+    let (mut status, foreground) = io::pipe()?;
+    if fork()? {
+        drop(foreground);
+        let mut byte = [1];
+        let _ = status.read_exact(&mut byte);
+        exit_now(c_int::from(u8::from_ne_bytes(byte)));
+    }
+    // SAFETY: no pointers.
+    check(unsafe { libc::setsid() })?;
+    // A session's leader would get a terminal by opening one; its child cannot.
+    if fork()? {
+        exit_now(0);
+    }
+    Ok(Foreground(foreground))
+}
+
+/// True in the parent.
+fn fork() -> io::Result<bool> {
+    // SAFETY: `daemonize` has made sure that there is one thread, so that no lock stays taken in the child.
+    Ok(check(unsafe { libc::fork() })? != 0)
+}
+
+/// Ends the process without destructors and exit handlers, which are the child's.
+fn exit_now(status: c_int) -> ! {
+    // SAFETY: no pointers; does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Puts `file` in the place of standard input (0), output (1) or error (2).
+pub fn replace_stdio(file: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    if !(0..=2).contains(&number) {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: no pointers; std treats these three numbers as always open, and `dup2` never leaves one closed.
+    check(unsafe { libc::dup2(file.as_raw_fd(), number) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_started_it() {
+        let start = || {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "sleep 60"]);
+            die_with_parent(&mut command);
+            command.spawn().unwrap()
+        };
+        let mut child = std::thread::spawn(start).join().unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_group_dies_with_its_leader() {
+        let mut child =
+            Command::new("/bin/sh").args(["-c", "sleep 60 & wait"]).process_group(0).spawn().unwrap();
+        signal_group(child.id(), libc::SIGKILL).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert!(signal_group(0, libc::SIGKILL).is_err() && signal_group(1, libc::SIGKILL).is_err());
+    }
+
+    #[test]
+    fn a_threaded_process_does_not_become_a_daemon() {
+        // The test runner has threads.
+        assert!(daemonize().is_err());
+    }
+
+    #[test]
+    fn time_since_boot_does_not_stand_still() {
+        let before = time_since_boot();
+        assert!(before > Duration::ZERO && time_since_boot() > before);
+    }
+}
