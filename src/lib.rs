@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod nic;
 pub mod policy;
 pub mod proto;
+pub mod runtime;
 pub mod sys;
 pub mod types;
 pub mod wire;

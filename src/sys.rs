@@ -23,8 +23,10 @@
 )]
 
 pub mod netlink;
+pub mod packet;
 pub mod poll;
 pub mod process;
+pub mod script;
 pub mod tun;
 pub mod udp;
 

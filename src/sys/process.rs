@@ -1,10 +1,9 @@
-//! What a process does to itself and its children: namespaces and mounts, daemons, sealed memory files,
-//! process attributes, the clock that runs on in suspend.
+//! What a process does to itself and its children: namespaces and mounts, daemons, process attributes, the clock
+//! that runs on in suspend.
 
 use std::ffi::{CStr, CString, c_int, c_uint};
-use std::fs::File;
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -57,38 +56,6 @@ pub fn make_char_device(path: &Path, major: c_uint, minor: c_uint) -> io::Result
 
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidInput.into())
-}
-
-/// A file in memory with `content` that nobody can change any more, closed on exec.
-pub fn sealed_file(name: &CStr, content: &[u8]) -> io::Result<File> {
-    let open = |flags| {
-        // SAFETY: the name ends in zero and outlives the call; the new descriptor is owned by nobody else.
-        io::Result::Ok(unsafe { OwnedFd::from_raw_fd(check(libc::memfd_create(name.as_ptr(), flags))?) })
-    };
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // Linux before 6.3 does not know the flag, and some systems forbid memory files without it.
-    const MFD_NOEXEC_SEAL: c_uint = 8;
-    let mut file = File::from(open(flags | MFD_NOEXEC_SEAL).or_else(|_| open(flags))?);
-    file.write_all(content)?;
-    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-    // SAFETY: no pointers; the descriptor is borrowed.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
-    Ok(file)
-}
-
-/// Hands `fd` to the child of `command` under `number`, which replaces whatever has that number there.
-pub fn pass_fd(command: &mut Command, fd: OwnedFd, number: RawFd) {
-    let hand_over = move || {
-        if fd.as_raw_fd() != number {
-            // SAFETY: no pointers; between fork and exec the child owns all its descriptors.
-            return check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop);
-        }
-        // Duplicating onto itself would keep close-on-exec.
-        // SAFETY: as above.
-        check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }).map(drop)
-    };
-    // SAFETY: the closure makes one system call and allocates nothing: fit for the child of a threaded process.
-    unsafe { command.pre_exec(hand_over) };
 }
 
 /// Has the child of `command` killed when the thread that starts it ends, however that comes about.
@@ -195,18 +162,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealed_file_runs_as_a_script_and_cannot_be_changed() {
-        let file = sealed_file(c"script", b"echo \"$1\"; exit 7\n").unwrap();
-        assert!((&file).write(b"x").is_err());
-        assert!(file.set_len(0).is_err());
-        for number in [9, file.as_raw_fd()] {
+    fn a_child_dies_with_the_thread_that_started_it() {
+        let start = || {
             let mut command = Command::new("/bin/sh");
-            command.arg(format!("/proc/self/fd/{number}")).arg("hello").process_group(0);
-            pass_fd(&mut command, file.try_clone().unwrap().into(), number);
+            command.args(["-c", "sleep 60"]);
             die_with_parent(&mut command);
-            let output = command.output().unwrap();
-            assert_eq!((output.status.code(), &output.stdout[..]), (Some(7), &b"hello\n"[..]), "{number}");
-        }
+            command.spawn().unwrap()
+        };
+        let mut child = std::thread::spawn(start).join().unwrap();
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

@@ -1,0 +1,136 @@
+//! Load between two namespaces, checked byte by byte.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use super::ns::Ns;
+
+/// What must not be seen on the underlay: it occurs in every 64 bytes of the payload.
+pub const MARKER: &[u8] = b"tap-rs test payload ";
+
+/// Bytes that no part of looks like another, but for the marker; its length is odd so that it meets every boundary.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut bytes = Vec::new();
+    while bytes.len() < 1_000_000 {
+        bytes.extend_from_slice(MARKER);
+        for _ in 0..5 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+    }
+    bytes.push(b'!');
+    bytes
+});
+
+/// The pattern from `at` on, up to its end.
+fn pattern(at: usize) -> &'static [u8] {
+    &PATTERN[at % PATTERN.len()..]
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Opens a connection from `client` to `ip` in `server` and sends `up` bytes that way, then `down` bytes back.
+/// Panics if a byte is lost or wrong, or nothing moves for a while. Returns the time it took.
+pub fn tcp(client: &Ns, server: &Ns, ip: IpAddr, up: usize, down: usize) -> Duration {
+    let listener = server.inside(|| TcpListener::bind((ip, 0)).unwrap());
+    let there = listener.local_addr().unwrap();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            patient(&stream);
+            expect(&mut stream, up);
+            send(&mut stream, down);
+        });
+        let mut stream = client.inside(|| TcpStream::connect_timeout(&there, PATIENCE).unwrap());
+        patient(&stream);
+        send(&mut stream, up);
+        expect(&mut stream, down);
+    });
+    start.elapsed()
+}
+
+fn patient(stream: &TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+}
+
+fn send(stream: &mut TcpStream, total: usize) {
+    let mut sent = 0;
+    while sent < total {
+        let part = pattern(sent);
+        sent += stream.write(&part[..part.len().min(total - sent).min(128 << 10)]).unwrap();
+    }
+}
+
+fn expect(stream: &mut TcpStream, total: usize) {
+    let (mut got, mut buffer) = (0, vec![0; 128 << 10]);
+    while got < total {
+        let want = buffer.len().min(total - got);
+        let len = stream.read(&mut buffer[..want]).unwrap();
+        assert!(len > 0, "the connection ended after {got} of {total} bytes");
+        let mut checked = 0;
+        while checked < len {
+            let part = pattern(got + checked);
+            let n = part.len().min(len - checked);
+            assert!(buffer[checked..checked + n] == part[..n], "wrong bytes after {}", got + checked);
+            checked += n;
+        }
+        got += len;
+    }
+}
+
+/// A datagram of `len` bytes there and back. Panics if it does not come back unchanged.
+#[track_caller]
+pub fn udp_echo(client: &Ns, server: &Ns, ip: IpAddr, len: usize) {
+    let there = server.inside(|| UdpSocket::bind((ip, 0)).unwrap());
+    let any: SocketAddr = if ip.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let here = client.inside(|| UdpSocket::bind(any).unwrap());
+    let mut buffer = vec![0; 65_536];
+    here.connect(there.local_addr().unwrap()).unwrap();
+    here.send(&pattern(0)[..len]).unwrap();
+    for socket in [&there, &here] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let (got, from) = there.recv_from(&mut buffer).expect("the datagram did not arrive");
+    assert!(buffer[..got] == pattern(0)[..len], "{got} bytes instead of {len}, or others");
+    there.send_to(&buffer[..got], from).unwrap();
+    let got = here.recv(&mut buffer).expect("the answer did not arrive");
+    assert!(buffer[..got] == pattern(0)[..len], "{got} bytes instead of {len}, or others");
+}
+
+/// Sends `count` datagrams of many sizes up to `largest` bytes, some microseconds apart, and returns how many
+/// arrived. Panics if one arrived that is not exactly as it was sent.
+pub fn udp_storm(client: &Ns, server: &Ns, ip: IpAddr, count: usize, largest: usize) -> usize {
+    let there = server.inside(|| UdpSocket::bind((ip, 0)).unwrap());
+    there.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let here = client.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    here.connect(there.local_addr().unwrap()).unwrap();
+    let size = |n: usize| 8 + n.wrapping_mul(2_654_435_761) % (largest - 8);
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            let (mut arrived, mut buffer) = (0, vec![0; 65_536]);
+            while let Ok(len) = there.recv(&mut buffer) {
+                let (head, rest) = buffer[..len].split_first_chunk::<8>().expect("shorter than any sent");
+                let n = usize::try_from(u64::from_le_bytes(*head)).unwrap();
+                assert!(n < count && len == size(n), "{len} bytes with number {n} of {count}");
+                assert!(rest == &pattern(n)[..rest.len()], "datagram {n} arrived with wrong bytes");
+                arrived += 1;
+            }
+            arrived
+        });
+        for n in 0..count {
+            let body = &pattern(n)[..size(n) - 8];
+            let number = u64::try_from(n).unwrap().to_le_bytes();
+            // A full queue is a loss like any other.
+            let _ = here.send(&[&number[..], body].concat());
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        receiver.join().unwrap()
+    })
+}

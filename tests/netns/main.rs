@@ -1,0 +1,15 @@
+//! The program on real interfaces: macvtap and tap in network namespaces, started as users start it.
+//!
+//! Needs root, `ip`, `nft` and `ethtool`. Without root every test says that it was skipped.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod contract;
+mod faults;
+mod forward;
+mod identity;
+mod push;
+mod reload;
+mod running;
+mod stage;

@@ -1,0 +1,157 @@
+//! Starting and stopping: what is there while the program runs, and what is left behind.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::lab::{Edit, GOODBYE, Lab, NIC_READY, SESSION, SOON};
+use crate::common::ns::Ns;
+use crate::common::program::Program;
+use crate::needs_root;
+
+/// Links, addresses, routes and rules of a namespace.
+fn state(ns: &Ns) -> String {
+    ["-br link", "-br addr", "route show table all", "-6 route show table all", "rule", "-6 rule"]
+        .map(|words| ns.ip(words))
+        .concat()
+}
+
+fn without_neighbours_effects(state: String) -> String {
+    // Cached multicast routes come and go by themselves.
+    state.lines().filter(|l| !l.starts_with("multicast ff00")).map(|l| format!("{l}\n")).collect()
+}
+
+#[test]
+fn a_signal_stops_both_sides_and_leaves_nothing_behind() {
+    needs_root!();
+    let lab = Lab::plan().nics(3).build();
+    let site = &lab.sites[0];
+    let snapshot = || [&site.client, &lab.server].map(|ns| without_neighbours_effects(state(ns)));
+    let before = snapshot();
+    for interrupt in [false, true] {
+        let (mut server, mut client) = lab.up_plain();
+        site.nics.iter().for_each(|nic| site.lan.ping(nic.ip));
+        let end = |program: &mut Program| if interrupt { program.interrupt() } else { program.terminate() };
+        assert_eq!(end(&mut client).code(), Some(0));
+        server.wait_for_log(&[GOODBYE, "client=site0"], Duration::from_secs(1));
+        assert_eq!(end(&mut server).code(), Some(0));
+        assert_eq!(snapshot(), before);
+    }
+}
+
+#[test]
+fn a_server_that_stops_says_goodbye() {
+    needs_root!();
+    let lab = Lab::new();
+    let (mut server, client) = lab.up_plain();
+    server.terminate();
+    client.wait_for_log(&[GOODBYE], Duration::from_secs(1));
+    let _server = lab.run_server();
+    lab.sites[0].lan.ping_within(lab.sites[0].nics[0].ip, Duration::from_secs(5));
+}
+
+#[test]
+fn interfaces_that_were_there_before_are_used_and_left() {
+    needs_root!();
+    let lab = Lab::new();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    lab.server.exec(&["ip", "tuntap", "add", "dev", &nic.on_server, "mode", "tap"]);
+    site.client.ip(&format!("link add link lan0 name {} type macvtap mode bridge", nic.on_client));
+    site.client.ip(&format!("link set {} address {}", nic.on_client, nic.mac_text()));
+    let (mut server, mut client) = lab.up_plain();
+    site.lan.ping(nic.ip);
+    client.terminate();
+    server.terminate();
+    assert!(lab.server.has_link(&nic.on_server) && site.client.has_link(&nic.on_client));
+}
+
+#[test]
+fn an_interface_that_is_not_to_be_configured_is_left_as_it_is() {
+    needs_root!();
+    let lab = Lab::new();
+    let nic = &lab.sites[0].nics[0];
+    lab.server.exec(&["ip", "tuntap", "add", "dev", &nic.on_server, "mode", "tap"]);
+    lab.server.ip(&format!("link set {} address 02:00:00:00:00:77 mtu 1300", nic.on_server));
+    let before = lab.server.ip(&format!("addr show {}", nic.on_server));
+    let edit = Edit { nic: "configure = false".into(), ..Edit::default() };
+    let (_server, _client) = lab.up(&edit, &Edit::default());
+    let after = lab.server.ip(&format!("addr show {}", nic.on_server));
+    for what in ["02:00:00:00:00:77", "mtu 1300"] {
+        assert!(before.contains(what) && after.contains(what), "{after}");
+    }
+    assert!(!after.contains("inet 10."), "{after}");
+}
+
+#[test]
+fn the_clients_macvtap_has_no_address_and_takes_all_multicast() {
+    needs_root!();
+    let lab = Lab::new();
+    let (_server, _client) = lab.up_plain();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    let link = site.client.ip(&format!("-d addr show {}", nic.on_client));
+    assert!(link.contains(&nic.mac_text()) && link.contains("allmulti 1"), "{link}");
+    assert!(!link.contains("inet ") && !link.contains("inet6"), "{link}");
+}
+
+#[test]
+fn the_servers_tap_has_the_nics_mac_addresses_and_mtu() {
+    needs_root!();
+    let lab = Lab::plan().lan_mtu(1400).build();
+    let (_server, _client) = lab.up_plain();
+    let nic = &lab.sites[0].nics[0];
+    let link = lab.server.ip(&format!("addr show {}", nic.on_server));
+    for what in
+        [nic.mac_text(), format!("inet {}/24", nic.ip), format!("inet6 {}/64", nic.ip6), "mtu 1400".into()]
+    {
+        assert!(link.contains(&what), "{what} in {link}");
+    }
+}
+
+#[test]
+fn a_daemon_detaches_writes_its_files_and_stops_by_its_pid() {
+    needs_root!();
+    let lab = Lab::new();
+    let _server = lab.start_server(&Edit::default());
+    let top =
+        "is_daemon = true\npid = \"client.pid\"\nstdout = \"client.out\"\nstderr = \"client.err\"".into();
+    let mut foreground = lab.start_client(0, &Edit { top, ..Edit::default() });
+    assert_eq!(foreground.wait(SOON).code(), Some(0), "the command that started it returns");
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    site.lan.ping(nic.ip);
+    let pid = fs::read_to_string(lab.dir().join("client.pid")).unwrap();
+    let _guard = Stopped(pid.trim().to_owned());
+    assert_ne!(pid.trim(), foreground.pid().to_string());
+    let log: String =
+        ["client.out", "client.err"].map(|f| fs::read_to_string(lab.dir().join(f)).unwrap()).concat();
+    assert!(log.contains(SESSION) && log.contains(NIC_READY), "{log}");
+    signal("TERM", pid.trim());
+    let end = Instant::now() + SOON;
+    while site.client.has_link(&nic.on_client) {
+        assert!(Instant::now() < end, "the daemon goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A daemon is nobody's child.
+struct Stopped(String);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let exe = fs::read_link(format!("/proc/{}/exe", self.0)).unwrap_or_default();
+        if exe == std::path::Path::new(crate::common::program::TAP_RS) {
+            signal("KILL", &self.0);
+        }
+    }
+}
+
+fn signal(name: &str, pid: &str) {
+    let _ = Command::new("/bin/sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+}
+
+#[test]
+fn the_server_learns_the_clients_load() {
+    needs_root!();
+    let lab = Lab::new();
+    let (server, _client) = lab.up_plain();
+    server.wait_for_log(&["client=site0", "load"], SOON);
+}
