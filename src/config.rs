@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use address::{Host, ServerAddr};
 pub use client::{ClientConfig, ClientNic, Limits, NICS_MAX, NicSource, ScriptPolicy, SuiteChoice};
-pub use common::{Common, Daemon, Level, OffloadMode};
+pub use common::{Common, Daemon, Level};
 pub use nic::ADDRS_MAX;
 pub use raw::KEYS;
 pub use report::{Note, Place, Report, Warning};

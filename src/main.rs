@@ -7,7 +7,8 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tap_rs::cli::{Cli, Command, FileArgs};
 use tap_rs::commands::{self, Failure};
-use tap_rs::config::{self, Overrides, Role};
+use tap_rs::config::{Overrides, Role};
+use tap_rs::runtime;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -36,8 +37,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 fn start(file: &FileArgs, overrides: &Overrides) -> Result<ExitCode, Failure> {
     let path = commands::config_path(file)?;
-    let (_config, _warnings) = config::load(&path, overrides)?;
-    Err(Failure::Refused("running a tunnel is not built in".to_owned()))
+    runtime::run(&path, overrides).map(ExitCode::from)
 }
 
 /// 2 for a command line that makes no sense, 1 for everything else.

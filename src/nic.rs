@@ -41,7 +41,7 @@ use self::netlink::{Link, Netlink};
 pub use self::queue::Queue;
 use self::setup::Undo;
 pub use crate::sys::tun::{Offloads, VNET_HEADER_LEN};
-use crate::types::{MacAddr, NicMode, NicName, NicSpec};
+use crate::types::{MacAddr, NicMode, NicName, NicSpec, OffloadMode};
 
 /// Largest super-frame in bytes that our interfaces are handed, so that one of them, cut into datagrams with their
 /// headers and tags, is one train of at most 65,507 bytes. A macvtap may still read larger ones, which others on
@@ -55,15 +55,6 @@ pub enum Side {
     Client,
     /// Where the host really is.
     Server,
-}
-
-/// Whether super-frames and unfinished checksums may pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OffloadMode {
-    /// As far as the kernel can.
-    Auto,
-    /// No: every frame is whole and at most the MTU long.
-    Off,
 }
 
 /// What is to be opened.

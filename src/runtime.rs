@@ -1,5 +1,58 @@
 //! The shell around the protocol: sockets, clock, signals, scripts. Everything that waits lives here, and
 //! nothing but `main` imports it.
+//!
+//! ```text
+//!   config ──▶ run ──▶ client / server: one loop on one thread
+//!                        │  notices from the workers, signals, link events, timers
+//!                        ▼
+//!                      proto::{Client, Server} ──outputs──▶ Plane ──commands──▶ workers
+//!                        │                                   ▲
+//!                        └──events──▶ Ports: the NICs ───────┘ queues
+//! ```
+//!
+//! The loop owns the state machines, the NICs and the workers' handles. It is the only place that reads the clock for
+//! them. It never touches a frame.
 
+mod client;
+mod control;
+mod daemon;
+mod load;
+mod log;
 pub mod ping;
+mod plane;
+mod ports;
 pub mod script;
+mod server;
+
+use std::path::Path;
+
+use crate::commands::Failure;
+use crate::config::{self, Config, Overrides};
+
+/// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
+///
+/// # Errors
+/// One sentence that says what keeps it from running, and how to mend it.
+pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
+    let (config, warnings) = config::load(path, overrides)?;
+    let common = config.common().clone();
+    // Before anything starts a thread.
+    let daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
+    log::start(common.log);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
+    let ended = runtime.block_on(async {
+        match config {
+            Config::Client(config) => client::run(config, daemon).await,
+            Config::Server(config) => server::run(config, path, overrides, daemon).await,
+        }
+    });
+    // A name that is still being resolved does not keep the program.
+    runtime.shutdown_background();
+    ended.inspect_err(|failure| tracing::error!("{failure}"))
+}

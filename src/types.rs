@@ -235,6 +235,15 @@ impl fmt::Display for NicAddr {
     }
 }
 
+/// Whether the kernel's offloads are used: super-frames, and checksums left to be finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffloadMode {
+    /// Every offload that the kernel has.
+    Auto,
+    /// None: every frame is whole and at most the MTU long. Slow, for kernels and capture tools that need it.
+    Off,
+}
+
 /// One projected NIC: what both ends must agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicSpec {

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use tap_rs::nic::events::{Event, Events};
 use tap_rs::nic::netlink::{Netlink, Prefix, Route, Rule};
-use tap_rs::nic::{GSO_MAX_SIZE, Nic, NicError, NicRequest, OffloadMode, Queue, Side, VNET_HEADER_LEN, open};
+use tap_rs::nic::{GSO_MAX_SIZE, Nic, NicError, NicRequest, Queue, Side, VNET_HEADER_LEN, open};
 use tap_rs::sys::poll::{self, Epoll, Interest};
 use tap_rs::sys::udp::{RecvBatch, UdpSocket, path_mtu_hint};
 use tap_rs::sys::{process, tun};
-use tap_rs::types::{MacAddr, Mtu, NicMode, NicName, NicSpec, Path as UdpPath};
+use tap_rs::types::{MacAddr, Mtu, NicMode, NicName, NicSpec, OffloadMode, Path as UdpPath};
 
 /// A network namespace; it lives as long as this or a thread in it.
 struct Netns(File);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use crate::keys::{PublicKey, shell_word};
-use crate::types::{Mtu, NicMode, ParseError};
+use crate::types::{Mtu, NicMode, OffloadMode, ParseError};
 
 use super::Overrides;
 use super::check::{Check, span, switch};
@@ -39,15 +39,6 @@ pub struct Daemon {
     pub stdout: PathBuf,
     /// Takes standard error, the log included, appended.
     pub stderr: PathBuf,
-}
-
-/// Whether NICs and sockets hand over many packets at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OffloadMode {
-    /// Every offload that the kernel has.
-    Auto,
-    /// One packet, one call: slow, for kernels and capture tools that need it.
-    Off,
 }
 
 /// A log level.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keys::PrivateKey;
-use crate::types::{NicMode, Suite};
+use crate::types::{NicMode, OffloadMode, Suite};
 
 /// A folder with the keys that the files below name, and the placeholders that stand for them.
 struct Fixture {

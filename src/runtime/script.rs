@@ -43,23 +43,12 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::info;
 
+use crate::config::ScriptPolicy;
 use crate::sys::process::signal_group;
 use crate::sys::script::{await_readable, confine, pidfd, sealed_memfd};
 use output::Output;
 pub use shebang::BadInterpreter;
 use shebang::Interpreter;
-
-/// Which scripts of the server this client runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ScriptPolicy {
-    /// None.
-    #[default]
-    Never,
-    /// Those with one of these SHA-256 sums.
-    Pinned(Vec<[u8; 32]>),
-    /// Whatever it sends: the server is root on this box.
-    Any,
-}
 
 /// A script that the policy lets through.
 #[derive(Clone, Copy)]

@@ -50,7 +50,7 @@ fn kill(pid: &str) {
 fn the_policy_decides_by_the_hash() {
     let sum = allowed(&ScriptPolicy::Any, b"abc").unwrap();
     assert_eq!(hex(&sum), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    assert_eq!(allowed(&ScriptPolicy::default(), b"abc"), Err(Refused::Never(sum)));
+    assert_eq!(allowed(&ScriptPolicy::Never, b"abc"), Err(Refused::Never(sum)));
     assert_eq!(allowed(&ScriptPolicy::Pinned(vec![]), b"abc"), Err(Refused::NotPinned(sum)));
     assert_eq!(allowed(&ScriptPolicy::Pinned(vec![[0; 32], sum]), b"abc"), Ok(sum));
     assert!(allowed(&ScriptPolicy::Pinned(vec![sum]), b"abc\n").is_err());

@@ -1,0 +1,381 @@
+//! The client: NICs on this LAN, one session to its server.
+
+mod push;
+mod resolve;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use self::push::{Job, Pushes};
+use self::resolve::Resolver;
+use super::control::{LinkEvents, Signals, Wish, until};
+use super::daemon::Background;
+use super::load;
+use super::plane::Plane;
+use super::ports::{Ports, Wanted};
+use crate::commands::Failure;
+use crate::config::{ClientConfig, NicSource, SuiteChoice};
+use crate::dataplane::Notice;
+use crate::keys::{PresharedKey, PrivateKey};
+use crate::nic::events::Event as LinkEvent;
+use crate::nic::{NicRequest, Side};
+use crate::proto::client::{Client, ClientParams, SERVER};
+use crate::proto::output::Event;
+use crate::sys::udp::{UdpSocket, path_mtu_hint};
+use crate::types::{Path, Suite};
+use crate::wire::control::REPORT_NICS;
+
+/// How often the server hears how this box is doing.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a server may be silent, beyond the time in which a handshake starts, before the NICs go down.
+const NICS_OUTLIVE: Duration = Duration::from_secs(3);
+
+/// Runs until a signal or a pushed script ends it. Returns the exit status.
+pub async fn run(config: ClientConfig, daemon: Option<Background>) -> Result<u8, Failure> {
+    let mut session = Session::start(config)?;
+    if let Some(mut daemon) = daemon {
+        daemon.started();
+        // Kept until the end: its drop removes the pid file.
+        let status = session.live().await;
+        drop(daemon);
+        return status;
+    }
+    session.live().await
+}
+
+struct Session {
+    config: ClientConfig,
+    client: Client,
+    plane: Plane,
+    notices: mpsc::Receiver<Notice>,
+    ports: Ports,
+    links: LinkEvents,
+    signals: Signals,
+    resolver: Resolver,
+    pushes: Pushes,
+    started: Instant,
+    next_report: Option<Instant>,
+    nics_down: Option<Instant>,
+    local: SocketAddr,
+    server: Option<SocketAddr>,
+}
+
+impl Session {
+    fn start(config: ClientConfig) -> Result<Self, Failure> {
+        let now = Instant::now();
+        let params = params(&config)?;
+        let rng = StdRng::from_rng(&mut rand::rng());
+        let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
+        let client = Client::new(now, params, rng)
+            .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
+        let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
+        let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
+        let (mut plane, notices) =
+            Plane::start(socket, Side::Client).map_err(|e| cannot("start the data plane", e))?;
+        plane.add_peer(SERVER);
+        let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces", e))?;
+        let signals = Signals::new().map_err(|e| cannot("watch for signals", e))?;
+        let mut ports = Ports::default();
+        ports.set(now, &mut plane, local_nics(&config)).map_err(|e| Failure::Refused(e.to_string()))?;
+        info!(server = %config.server, suite = suite(&config).noise_name(), "client started");
+        Ok(Self {
+            resolver: Resolver::new(config.server.clone()),
+            pushes: Pushes::default(),
+            config,
+            client,
+            plane,
+            notices,
+            ports,
+            links,
+            signals,
+            started: now,
+            next_report: None,
+            nics_down: None,
+            local,
+            server: None,
+        })
+    }
+
+    async fn live(&mut self) -> Result<u8, Failure> {
+        loop {
+            self.drain(Instant::now());
+            let due = self.due();
+            tokio::select! {
+                biased;
+                wish = self.signals.next() => match wish {
+                    Wish::Stop => return Ok(self.stop(0)),
+                    Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),
+                },
+                Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
+                events = self.links.next() => self.handle_links(Instant::now(), &events),
+                address = self.resolver.next() => self.handle_address(Instant::now(), address),
+                job = self.pushes.next() => {
+                    if let Some(status) = self.handle_job(Instant::now(), job) {
+                        return Ok(self.stop(status));
+                    }
+                }
+                () = until(due) => self.handle_timeout(Instant::now()),
+            }
+        }
+    }
+
+    /// Everything is put back; the server hears a good-bye. The workers end before the interfaces go.
+    fn stop(&mut self, status: u8) -> u8 {
+        let now = Instant::now();
+        let established = self.client.is_established();
+        self.client.shut_down(now);
+        self.drain(now);
+        self.ports.log_drops();
+        for (reason, count) in self.plane.drops() {
+            info!(reason = reason.label(), count, "packets dropped");
+        }
+        if established {
+            info!(server = %self.config.server, "session ended");
+        }
+        info!(status, "client stopped");
+        status
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let own = [self.client.poll_timeout(), self.ports.poll_timeout(), self.next_report, self.nics_down];
+        own.into_iter().flatten().min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.client.poll_timeout().is_some_and(|t| now >= t) {
+            self.client.handle_timeout(now);
+        }
+        self.ports.handle_timeout(now, &mut self.plane);
+        if self.next_report.take_if(|t| now >= *t).is_some() {
+            self.report(now);
+        }
+        if self.nics_down.take_if(|t| now >= *t).is_some() {
+            warn!("the server does not answer: NICs down");
+            self.ports.set_live(&mut self.plane, SERVER, None);
+        }
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.client.poll_output() {
+            if let Some((_, event)) = self.plane.apply(output) {
+                self.handle_event(now, event);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Established { suite, path, first } => {
+                if first {
+                    let rtt = self.client.rtt();
+                    info!(server = %path.remote, suite = suite.noise_name(), ?rtt, "session established");
+                } else {
+                    debug!("session renewed");
+                }
+                self.go_live(path.remote);
+                self.next_report.get_or_insert(now);
+            }
+            Event::Silent => {
+                info!(server = %self.config.server, "the server does not answer");
+                self.nics_down = Some(now + NICS_OUTLIVE);
+            }
+            Event::Answers => {
+                info!(server = %self.config.server, "the server answers again");
+                if let Some(server) = self.server {
+                    self.go_live(server);
+                }
+            }
+            Event::Bye => info!(server = %self.config.server, "session ended: the server has stopped"),
+            Event::Lost => {
+                warn!(server = %self.config.server, "no session");
+                (self.nics_down, self.next_report) = (None, None);
+                self.ports.set_live(&mut self.plane, SERVER, None);
+            }
+            Event::Resolve => self.resolver.again(),
+            Event::Push { revision, blob } => self.pushes.take(revision, &blob, &self.config),
+            Event::Moved(_) | Event::Status { .. } | Event::Report(_) | Event::Flapping => {}
+        }
+    }
+
+    fn go_live(&mut self, server: SocketAddr) {
+        self.nics_down = None;
+        self.server = Some(server);
+        self.ports.set_live(&mut self.plane, SERVER, Some((any_like(server, self.local.port()), server)));
+    }
+
+    fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
+        let taken = match notice {
+            Notice::Datagram { bytes, .. } => self.client.handle_datagram(now, &bytes),
+            Notice::Control { index, path, bytes, .. } => {
+                self.client.handle_control(now, index, path, &bytes)
+            }
+            Notice::FirstUse { index, .. } => {
+                self.client.handle_first_use(index);
+                Ok(())
+            }
+            Notice::DatagramTooBig { .. } => {
+                self.client.handle_too_big(now);
+                Ok(())
+            }
+            Notice::NicDead { key, error } => {
+                debug!("a NIC's descriptor died: {error}");
+                self.ports.handle_dead(now, &self.plane, key);
+                Ok(())
+            }
+            Notice::WorkerDead { error } => {
+                return Err(Failure::Refused(format!("the data plane has ended: {error}")));
+            }
+            // The server is known by its address, and the loop asks the client for its next time anyway.
+            Notice::Moved { .. } | Notice::Wake { .. } | Notice::RekeyWanted { .. } => Ok(()),
+        };
+        if let Err(reason) = taken {
+            debug!(reason = reason.label(), "dropped");
+        }
+        Ok(())
+    }
+
+    fn handle_links(&mut self, now: Instant, events: &[LinkEvent]) {
+        let route = |e: &LinkEvent| !matches!(e, LinkEvent::LinkNew(_));
+        if events.iter().any(route) {
+            if let Some(server) = self.server {
+                let path = Path::new(server, None);
+                self.client.handle_address(now, path, ceiling(&path));
+            }
+            self.client.handle_network_change(now);
+        }
+        self.ports.handle_links(now, &mut self.plane, events);
+    }
+
+    fn handle_address(&mut self, now: Instant, address: std::io::Result<SocketAddr>) {
+        match address {
+            Ok(address) => {
+                let path = Path::new(address, None);
+                if self.server.replace(path.remote) != Some(path.remote) {
+                    info!(server = %self.config.server, address = %path.remote, "trying to reach the server");
+                }
+                self.client.handle_address(now, path, ceiling(&path));
+            }
+            Err(e) => warn!(server = %self.config.server, "cannot resolve the server's name: {e}"),
+        }
+    }
+
+    /// A push has been judged, or its script has ended. Some: the client ends with this status.
+    fn handle_job(&mut self, now: Instant, job: Job) -> Option<u8> {
+        let Job { revision, verdict } = job;
+        match verdict {
+            Ok(nics) => {
+                if let Err(e) = self.ports.set(now, &mut self.plane, nics.wanted(&self.config)) {
+                    warn!("{e}");
+                    self.client.report_status(now, revision, crate::wire::control::PushState::NicFailed, 0);
+                    return None;
+                }
+                for (name, mac) in self.ports.unnumbered() {
+                    warn!(nic = %name, %mac, "the server has no NIC with this MAC for this client; it stays down");
+                }
+                self.client.report_status(now, revision, crate::wire::control::PushState::Applied, 0);
+                None
+            }
+            Err(refusal) => {
+                warn!("{}", refusal.why);
+                self.client.report_status(now, revision, refusal.state, refusal.code);
+                refusal.ends.then_some(refusal.code)
+            }
+        }
+    }
+
+    fn report(&mut self, now: Instant) {
+        let uptime = now.saturating_duration_since(self.started);
+        let nics = self.ports.reports();
+        let mut parts: Vec<_> = nics.chunks(REPORT_NICS).map(<[_]>::to_vec).collect();
+        if parts.is_empty() {
+            parts.push(Vec::new());
+        }
+        for part in parts {
+            self.client.report(now, load::report(uptime, part));
+        }
+        self.next_report = Some(now + REPORT_EVERY);
+    }
+}
+
+fn params(config: &ClientConfig) -> Result<ClientParams, Failure> {
+    let identity = PrivateKey::read(&config.common.private_key)?;
+    let mut params = ClientParams::new(identity, config.server_key, suite(config), rand::rng().random());
+    params.psk = config.psk.as_deref().map(PresharedKey::read).transpose()?;
+    params.dead_after = config.common.dead_peer;
+    params.idle_ping = config.keepalive;
+    Ok(params)
+}
+
+fn suite(config: &ClientConfig) -> Suite {
+    let aes = match config.suite {
+        SuiteChoice::Auto => has_aes(),
+        SuiteChoice::Aes => true,
+        SuiteChoice::ChaCha => false,
+    };
+    if aes { Suite::Aes } else { Suite::ChaCha }.with_psk(config.psk.is_some())
+}
+
+/// The processor has instructions for AES and for GCM's multiplication.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+/// A socket for IPv6 and IPv4; for IPv4 alone where the kernel has no IPv6.
+fn bind() -> std::io::Result<UdpSocket> {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), false)
+        .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), false))
+}
+
+/// The longest UDP payload that the first link towards `path` carries.
+pub(super) fn ceiling(path: &Path) -> u16 {
+    let headers = if path.remote.is_ipv4() { 28 } else { 48 };
+    path_mtu_hint(path).unwrap_or(1500).saturating_sub(headers)
+}
+
+/// Every address of the family of `peer`, at this port.
+pub(super) fn any_like(peer: SocketAddr, port: u16) -> SocketAddr {
+    let any: IpAddr =
+        if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    (any, port).into()
+}
+
+/// The NICs of the client's own file, whose numbers the server will tell.
+fn local_nics(config: &ClientConfig) -> Vec<Wanted> {
+    let NicSource::Local(nics) = &config.nics else { return Vec::new() };
+    nics.iter()
+        .map(|nic| Wanted {
+            peer: SERVER,
+            id: None,
+            request: NicRequest {
+                spec: nic.spec.clone(),
+                mode: config.mode,
+                parent: nic.parent.clone(),
+                side: Side::Client,
+                configure: true,
+                offload: config.common.offload,
+            },
+            rules: nic.rules,
+            reply_arp: config.reply_arp,
+        })
+        .collect()
+}
+
+/// A future that is polled across loop turns.
+type Waiting<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// A script's bytes, shared with the future that runs it.
+type Bytes = Arc<[u8]>;

@@ -1,0 +1,79 @@
+//! The server's name, resolved when it is needed and again when the server cannot be reached.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Waiting;
+use crate::config::{Host, ServerAddr};
+
+/// How long a name that does not resolve is left alone.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Resolves one name, again and again. Several addresses are tried in turn.
+pub struct Resolver {
+    server: ServerAddr,
+    /// Which of the addresses comes next.
+    turn: usize,
+    waiting: Option<Waiting<io::Result<Vec<SocketAddr>>>>,
+}
+
+impl Resolver {
+    /// Starts with the first look-up.
+    pub fn new(server: ServerAddr) -> Self {
+        let waiting = Some(look_up(server.clone(), Duration::ZERO));
+        Self { server, turn: 0, waiting }
+    }
+
+    /// The server cannot be reached where it was last.
+    pub fn again(&mut self) {
+        if self.waiting.is_none() && matches!(self.server.host, Host::Name(_)) {
+            self.waiting = Some(look_up(self.server.clone(), Duration::ZERO));
+        }
+    }
+
+    /// The next address to try; pending while nobody asks. Safe to drop and to call again.
+    pub async fn next(&mut self) -> io::Result<SocketAddr> {
+        let Some(waiting) = &mut self.waiting else { return std::future::pending().await };
+        let found = waiting.await;
+        self.waiting = None;
+        let addresses = match found {
+            Ok(addresses) if !addresses.is_empty() => addresses,
+            other => {
+                self.waiting = Some(look_up(self.server.clone(), PAUSE));
+                let nothing = || io::Error::other("the name has no address");
+                return Err(other.err().unwrap_or_else(nothing));
+            }
+        };
+        let address = addresses.get(self.turn % addresses.len()).copied();
+        self.turn = self.turn.wrapping_add(1);
+        address.ok_or_else(|| io::Error::other("the name has no address"))
+    }
+}
+
+fn look_up(server: ServerAddr, after: Duration) -> Waiting<io::Result<Vec<SocketAddr>>> {
+    Box::pin(async move {
+        tokio::time::sleep(after).await;
+        match &server.host {
+            Host::Ip(ip) => Ok(vec![(*ip, server.port).into()]),
+            Host::Name(name) => Ok(tokio::net::lookup_host((name.as_str(), server.port)).await?.collect()),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(host: Host) -> ServerAddr {
+        ServerAddr { host, port: 7 }
+    }
+
+    #[tokio::test]
+    async fn an_address_is_its_own_answer_and_asked_once() {
+        let mut resolver = Resolver::new(server(Host::Ip([192, 0, 2, 1].into())));
+        assert_eq!(resolver.next().await.unwrap(), ([192, 0, 2, 1], 7).into());
+        resolver.again();
+        assert!(resolver.waiting.is_none());
+    }
+}

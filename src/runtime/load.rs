@@ -1,0 +1,42 @@
+//! How this box is doing: the client's report.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::wire::control::{NicReport, Report};
+
+/// Load, memory and the NICs' counters, as /proc says (proc(5)). What cannot be read is 0.
+pub fn report(uptime: Duration, nics: Vec<NicReport>) -> Report {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    Report {
+        load: hundredths(load.split_whitespace().next().unwrap_or_default()),
+        uptime: u32::try_from(uptime.as_secs()).unwrap_or(u32::MAX),
+        memory: (kilobytes(&memory, "MemTotal:"), kilobytes(&memory, "MemAvailable:")),
+        nics,
+    }
+}
+
+fn hundredths(text: &str) -> u32 {
+    let load: f32 = text.parse().unwrap_or(0.0);
+    // A float that is out of range saturates.
+    (load * 100.0).round() as u32
+}
+
+fn kilobytes(meminfo: &str, key: &str) -> u64 {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix(key));
+    line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proc_says_is_read() {
+        assert_eq!(hundredths("1.25"), 125);
+        assert_eq!(hundredths(""), 0);
+        assert_eq!(kilobytes("MemTotal:       100 kB\nMemAvailable:   50 kB\n", "MemAvailable:"), 50);
+        assert!(report(Duration::ZERO, Vec::new()).memory.0 > 0);
+    }
+}

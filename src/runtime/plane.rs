@@ -1,0 +1,156 @@
+//! The workers, as the control loop sees them.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::dataplane::{Command, NicKey, Notice, PeerKey, WorkerConfig, WorkerHandle, spawn};
+use crate::metrics::{DropReason, NicCounters};
+use crate::nic::{Queue, Side};
+use crate::policy::Contract;
+use crate::proto::output::{Event, Output, PeerId};
+use crate::sys::udp::UdpSocket;
+use crate::types::NicId;
+
+/// Notices that may wait for the control loop. More are dropped, and counted.
+const NOTICES: usize = 1024;
+
+/// Bytes that the kernel may hold for the socket each way: at 10 Gbit/s, some milliseconds.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// The data plane of this process.
+pub struct Plane {
+    workers: Vec<WorkerHandle>,
+    /// For the control loop's own datagrams.
+    socket: UdpSocket,
+    next_key: u32,
+}
+
+/// What a worker needs to know of a NIC besides its queue.
+#[derive(Clone)]
+pub struct NicSetup {
+    /// Whose it is.
+    pub peer: PeerId,
+    /// Its number in that peer's sessions.
+    pub id: NicId,
+    /// What may pass.
+    pub contract: Contract,
+    /// Where to count.
+    pub counters: Arc<NicCounters>,
+    /// Answer ARP requests for it here.
+    pub reply_arp: bool,
+}
+
+impl Plane {
+    /// Starts the workers on a socket.
+    pub fn start(socket: UdpSocket, side: Side) -> io::Result<(Self, mpsc::Receiver<Notice>)> {
+        let (receive, send) = socket.set_buffers(SOCKET_BUFFER, SOCKET_BUFFER)?;
+        if receive.min(send) < SOCKET_BUFFER {
+            warn!(receive, send, "socket buffers are small; raise net.core.rmem_max and wmem_max");
+        }
+        let (tell, notices) = mpsc::channel(NOTICES);
+        let worker = spawn(socket.try_clone()?, &WorkerConfig::new(side, "tap-rs-plane"), tell)?;
+        Ok((Self { workers: vec![worker], socket, next_key: 0 }, notices))
+    }
+
+    /// How many queues each NIC is to have.
+    pub fn queues(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Does what a state machine wants; an event is handed back.
+    pub fn apply(&self, output: Output) -> Option<(PeerId, Event)> {
+        match output {
+            Output::Send { path, bytes } => {
+                if let Err(e) = self.socket.send_segments(&path, &bytes, bytes.len()) {
+                    // Whatever it was will be said again; a network that is gone is told by what does not come back.
+                    debug!(%path, "a datagram could not be sent: {e}");
+                }
+            }
+            Output::Install { peer, opener, mut lanes } => {
+                for worker in &self.workers {
+                    let Some(lane) = lanes.take() else { break };
+                    let (peer, opener) = (key(peer), Arc::clone(&opener));
+                    tell(worker, Command::Install { peer, opener, lane });
+                }
+            }
+            Output::Use { peer, index, path, datagram } => {
+                self.all(|| Command::Use { peer: key(peer), index, path, datagram });
+            }
+            Output::Path { peer, path } => self.all(|| Command::SetPath { peer: key(peer), path }),
+            Output::Datagram { peer, size } => {
+                self.all(|| Command::SetDatagram { peer: key(peer), datagram: size });
+            }
+            Output::Retire { index } => self.all(|| Command::Retire { index }),
+            Output::Event { peer, event } => return Some((peer, event)),
+        }
+        None
+    }
+
+    /// There is a peer of this number from now on.
+    pub fn add_peer(&self, peer: PeerId) {
+        self.all(|| Command::AddPeer(key(peer)));
+    }
+
+    /// There is none any more; its NICs go with it.
+    pub fn remove_peer(&self, peer: PeerId) {
+        self.all(|| Command::RemovePeer(key(peer)));
+    }
+
+    /// Hands a NIC's queues to the workers.
+    pub fn add_nic(&mut self, queues: Vec<Queue>, setup: &NicSetup) -> NicKey {
+        let nic = NicKey(self.next_key);
+        self.next_key = self.next_key.wrapping_add(1);
+        for (worker, queue) in self.workers.iter().zip(queues) {
+            let setup = setup.clone();
+            tell(
+                worker,
+                Command::AddNic {
+                    key: nic,
+                    peer: key(setup.peer),
+                    id: setup.id,
+                    queue,
+                    contract: Box::new(setup.contract),
+                    counters: setup.counters,
+                    reply_arp: setup.reply_arp,
+                },
+            );
+        }
+        nic
+    }
+
+    /// Another contract for a NIC.
+    pub fn update_nic(&self, nic: NicKey, contract: &Contract, reply_arp: bool) {
+        self.all(|| Command::UpdateNic { key: nic, contract: Box::new(contract.clone()), reply_arp });
+    }
+
+    /// Has the workers give a NIC's queues up.
+    pub fn remove_nic(&self, nic: NicKey) {
+        self.all(|| Command::RemoveNic(nic));
+    }
+
+    /// Packets that were dropped, by reason, over all workers.
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        let of = |reason| self.workers.iter().map(|w| w.counters().drops.of(reason)).sum();
+        DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
+    }
+
+    fn all(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            tell(worker, command());
+        }
+    }
+}
+
+/// A worker that is gone has said so itself.
+fn tell(worker: &WorkerHandle, command: Command) {
+    if worker.send(command).is_err() {
+        debug!("a command for a worker that has ended");
+    }
+}
+
+const fn key(peer: PeerId) -> PeerKey {
+    PeerKey(peer.0)
+}

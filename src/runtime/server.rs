@@ -1,0 +1,337 @@
+//! The server: the NICs of every client, a session with each.
+
+mod roster;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
+use tracing::{debug, error, info, warn};
+
+use self::roster::Roster;
+use super::client::any_like;
+use super::control::{LinkEvents, Signals, Wish, until};
+use super::daemon::Background;
+use super::plane::Plane;
+use super::ports::Ports;
+use crate::commands::Failure;
+use crate::config::{self, Config, Overrides, ServerConfig};
+use crate::dataplane::Notice;
+use crate::keys::{PresharedKey, PrivateKey};
+use crate::metrics::DropReason;
+use crate::nic::Side;
+use crate::proto::output::{Event, PeerId};
+use crate::proto::pmtu::CEILING;
+use crate::proto::server::{ClientSpec, Server, ServerParams};
+use crate::sys::udp::UdpSocket;
+use crate::types::{Path, Suite};
+use crate::wire::control::Report;
+
+/// Runs until a signal ends it. Returns the exit status.
+pub async fn run(
+    config: ServerConfig,
+    path: &std::path::Path,
+    overrides: &Overrides,
+    daemon: Option<Background>,
+) -> Result<u8, Failure> {
+    let file = ConfigFile { path: path.to_owned(), overrides: overrides.clone() };
+    let mut host = Host::start(config, file)?;
+    let mut daemon = daemon;
+    if let Some(daemon) = &mut daemon {
+        daemon.started();
+    }
+    host.live().await
+}
+
+/// Where the config comes from, again at each reload.
+struct ConfigFile {
+    path: PathBuf,
+    overrides: Overrides,
+}
+
+struct Host {
+    file: ConfigFile,
+    config: ServerConfig,
+    server: Server,
+    plane: Plane,
+    notices: mpsc::Receiver<Notice>,
+    ports: Ports,
+    roster: Roster,
+    links: LinkEvents,
+    signals: Signals,
+    local: SocketAddr,
+    /// Where each client is, as long as it has a session.
+    paths: BTreeMap<PeerId, SocketAddr>,
+}
+
+impl Host {
+    fn start(config: ServerConfig, file: ConfigFile) -> Result<Self, Failure> {
+        let now = Instant::now();
+        let cannot = |what: String, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
+        let params = ServerParams {
+            identity: PrivateKey::read(&config.common.private_key)?,
+            suites: suites(&config),
+            instance: rand::rng().random(),
+            // Each client's path is measured; this bounds only what is tried first.
+            ceiling: CEILING,
+        };
+        let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
+            .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
+        let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
+        let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
+        let (plane, notices) =
+            Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
+        let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
+        let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
+        let mut host = Self {
+            file,
+            server,
+            plane,
+            notices,
+            ports: Ports::default(),
+            roster: Roster::default(),
+            links,
+            signals,
+            local,
+            paths: BTreeMap::new(),
+            config,
+        };
+        let config = host.config.clone();
+        host.adopt(now, &config)?;
+        info!(bind = %local, clients = config.clients.len(), "server started");
+        Ok(host)
+    }
+
+    async fn live(&mut self) -> Result<u8, Failure> {
+        loop {
+            self.drain(Instant::now());
+            let due = [self.server.poll_timeout(), self.ports.poll_timeout()].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                wish = self.signals.next() => match wish {
+                    Wish::Stop => return Ok(self.stop()),
+                    Wish::Reload => self.reload(Instant::now()),
+                },
+                Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
+                events = self.links.next() => {
+                    self.ports.handle_links(Instant::now(), &mut self.plane, &events);
+                }
+                () = until(due) => {
+                    let now = Instant::now();
+                    self.server.handle_timeout(now);
+                    self.ports.handle_timeout(now, &mut self.plane);
+                }
+            }
+        }
+    }
+
+    /// Every client hears a good-bye. The workers end before the interfaces go.
+    fn stop(&mut self) -> u8 {
+        let now = Instant::now();
+        self.server.shut_down(now);
+        self.drain(now);
+        self.ports.log_drops();
+        for (reason, count) in self.plane.drops() {
+            info!(reason = reason.label(), count, "packets dropped");
+        }
+        info!("server stopped");
+        0
+    }
+
+    /// All of the new config, or nothing of it.
+    fn reload(&mut self, now: Instant) {
+        let config = match config::load(&self.file.path, &self.file.overrides) {
+            Ok((Config::Server(config), warnings)) => {
+                for warning in warnings {
+                    warn!("{warning}");
+                }
+                config
+            }
+            Ok((Config::Client(_), _)) => {
+                error!("reload refused: run_mode cannot change while the program runs; restart it");
+                return;
+            }
+            Err(report) => {
+                error!("reload refused, nothing has changed:\n{report}");
+                return;
+            }
+        };
+        let fixed = [
+            ("bind_addr", config.bind != self.config.bind),
+            ("private_key", config.common.private_key != self.config.common.private_key),
+            ("log", config.common.log != self.config.common.log),
+            ("suites", config.suites != self.config.suites),
+        ];
+        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            warn!("a changed {key} takes effect when the server is restarted");
+        }
+        match self.adopt(now, &config) {
+            Ok(()) => info!(clients = config.clients.len(), "config reloaded"),
+            Err(e) => error!("the reload is not complete: {e}"),
+        }
+        self.config = config;
+    }
+
+    /// Has the clients and NICs of a config, and no others.
+    fn adopt(&mut self, now: Instant, config: &ServerConfig) -> Result<(), Failure> {
+        // Whatever can be refused is, before anything is changed.
+        let psks = config
+            .clients
+            .iter()
+            .map(|c| c.psk.as_deref().map(PresharedKey::read).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        let change = self.roster.change(config, psks)?;
+        for id in &change.removed {
+            self.server.remove_client(now, *id);
+            self.drain(now);
+            self.plane.remove_peer(*id);
+            self.paths.remove(id);
+            self.ports.set_live(&mut self.plane, *id, None);
+        }
+        for (id, key, psk) in change.added {
+            self.plane.add_peer(id);
+            self.server.add_client(now, id, ClientSpec { key, psk });
+        }
+        let opened = self.ports.set(now, &mut self.plane, change.nics);
+        // A config that a client could not follow yet is offered all the same: its NICs here are tried again.
+        for (id, blob) in change.pushes {
+            self.server.set_push(now, id, blob);
+        }
+        opened.map_err(|e| Failure::Refused(e.to_string()))
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.server.poll_output() {
+            if let Some((peer, event)) = self.plane.apply(output) {
+                self.handle_event(now, peer, event);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, _now: Instant, peer: PeerId, event: Event) {
+        let client = self.roster.name(peer);
+        match event {
+            Event::Established { suite, path, first } => {
+                if first {
+                    info!(client, endpoint = %path.remote, suite = suite.noise_name(), "session established");
+                } else {
+                    debug!(client, endpoint = %path.remote, "session renewed");
+                }
+                self.go_live(peer, path);
+            }
+            Event::Moved(path) => {
+                info!(client, endpoint = %path.remote, "client moved");
+                self.go_live(peer, path);
+            }
+            Event::Silent => info!(client, "the client is silent"),
+            Event::Answers => info!(client, "the client answers again"),
+            Event::Bye => info!(client, "session ended: the client has stopped"),
+            Event::Lost => {
+                info!(client, "no session");
+                self.paths.remove(&peer);
+                self.ports.set_live(&mut self.plane, peer, None);
+            }
+            Event::Status { revision, state, code } => {
+                let revision = format_args!("{revision:016x}").to_string();
+                info!(client, revision, ?state, code, "push answered");
+            }
+            Event::Report(report) => log_report(client, &report),
+            Event::Flapping => {
+                warn!(
+                    client,
+                    "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
+                );
+            }
+            Event::Resolve | Event::Push { .. } => {}
+        }
+    }
+
+    fn go_live(&mut self, peer: PeerId, path: Path) {
+        self.paths.insert(peer, path.remote);
+        let local = path
+            .local
+            .map_or_else(|| any_like(path.remote, self.local.port()), |ip| (ip, self.local.port()).into());
+        self.ports.set_live(&mut self.plane, peer, Some((local, path.remote)));
+    }
+
+    fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
+        let taken = match notice {
+            Notice::Datagram { path, bytes } => self.server.handle_datagram(now, path, &bytes),
+            Notice::Control { index, path, bytes, .. } => {
+                self.server.handle_control(now, index, path, &bytes)
+            }
+            Notice::FirstUse { index, .. } => {
+                self.server.handle_first_use(now, index);
+                Ok(())
+            }
+            Notice::Moved { index, path } => {
+                self.server.handle_moved(now, index, path);
+                Ok(())
+            }
+            Notice::Wake { peer } => {
+                self.server.handle_wake(PeerId(peer.0));
+                Ok(())
+            }
+            Notice::DatagramTooBig { peer } => {
+                self.server.handle_too_big(now, PeerId(peer.0));
+                Ok(())
+            }
+            Notice::NicDead { key, error } => {
+                debug!("a NIC's descriptor died: {error}");
+                self.ports.handle_dead(now, &self.plane, key);
+                Ok(())
+            }
+            Notice::WorkerDead { error } => {
+                return Err(Failure::Refused(format!("the data plane has ended: {error}")));
+            }
+            // The client starts every handshake.
+            Notice::RekeyWanted { .. } => Ok(()),
+        };
+        if let Err(reason) = taken {
+            self.note_refusal(reason);
+        }
+        Ok(())
+    }
+
+    fn note_refusal(&self, reason: DropReason) {
+        debug!(reason = reason.label(), "dropped");
+    }
+}
+
+/// Each allowed AEAD, with a pre-shared key and without: which it is to be depends on the client.
+fn suites(config: &ServerConfig) -> Vec<Suite> {
+    config.suites.iter().flat_map(|s| [s.with_psk(false), s.with_psk(true)]).collect()
+}
+
+fn bind_failed(bind: SocketAddr, e: &std::io::Error) -> Failure {
+    let hint = match e.kind() {
+        std::io::ErrorKind::AddrInUse => "; another program has this port: `ss -ulpn` shows which",
+        std::io::ErrorKind::AddrNotAvailable => {
+            "; this box has no such address: `ip addr` shows those it has"
+        }
+        std::io::ErrorKind::PermissionDenied => "; run as root, or choose a port from 1024 up",
+        _ => "",
+    };
+    Failure::Refused(format!("cannot listen on {bind}: {e}{hint}"))
+}
+
+fn log_report(client: &str, report: &Report) {
+    let load = f64::from(report.load) / 100.0;
+    let (total, available) = report.memory;
+    let frames =
+        |pick: fn(&crate::wire::control::NicReport) -> u64| report.nics.iter().map(pick).sum::<u64>();
+    let (up, down) = (frames(|n| n.uplink.0), frames(|n| n.downlink.0));
+    info!(
+        client,
+        load,
+        memory_kb = total,
+        available_kb = available,
+        frames_up = up,
+        frames_down = down,
+        "client report"
+    );
+}
