@@ -36,6 +36,10 @@ use crate::wire::record::{HEADER_LEN, MAX_FRAME, MIN_FIRST_PART, Offload, Record
 /// Smallest datagram in bytes that frames are packed into: less would make more parts of a frame than a receiver joins.
 pub const MIN_DATAGRAM: usize = 512;
 
+/// Longest train in bytes. With link, IP and UDP headers it stays below the 65,536 bytes that a device takes as one
+/// (`GSO_LEGACY_MAX_SIZE` in linux/netdevice.h); a byte more, and the kernel cuts it into datagrams on the spot.
+pub const MAX_BATCH: usize = 65_400;
+
 /// Bytes of a datagram that carry nothing of a frame, when it holds one record.
 pub const SLOT_OVERHEAD: usize = DATA_OVERHEAD + HEADER_LEN;
 
@@ -48,9 +52,10 @@ const MIN_TAIL_ROOM: usize = HEADER_LEN + 64;
 /// Places of one read: the front, each slot, the spill.
 const MAX_PLACES: usize = MAX_SEGMENTS + 2;
 
+const _: () = assert!(MAX_BATCH + 14 + 8 + 40 + 8 < 65_536 && MAX_BATCH <= MAX_TRAIN);
 const _: () = assert!(MAX_PLACES <= 1024, "IOV_MAX");
 const _: () = assert!(MIN_DATAGRAM >= DATA_OVERHEAD + MIN_ROOM, "every slot can begin a frame");
-const _: () = assert!(MAX_TRAIN <= u16::MAX as usize, "a record's length fits its field");
+const _: () = assert!(MAX_BATCH <= u16::MAX as usize, "a record's length fits its field");
 
 /// One GSO buffer of datagrams in the making.
 pub struct Batch {
@@ -90,7 +95,7 @@ impl Batch {
     /// An empty batch of the smallest datagrams.
     pub fn new() -> Self {
         let mut new = Self {
-            bytes: vec![0; MAX_TRAIN].into(),
+            bytes: vec![0; MAX_BATCH].into(),
             spill: vec![0; MAX_FRAME.saturating_add(1)].into(),
             slot: MIN_DATAGRAM,
             limit: 0,
@@ -105,16 +110,16 @@ impl Batch {
         new
     }
 
-    /// Begins anew with datagrams of `datagram` bytes of UDP payload (held to [`MIN_DATAGRAM`] and [`MAX_TRAIN`]).
+    /// Begins anew with datagrams of `datagram` bytes of UDP payload (held to [`MIN_DATAGRAM`] and [`MAX_BATCH`]).
     /// A tail that waits to be placed is kept.
     pub fn start(&mut self, datagram: usize) {
-        self.slot = datagram.clamp(MIN_DATAGRAM, MAX_TRAIN);
-        let full = MAX_TRAIN.checked_div(self.slot).unwrap_or(1).min(MAX_SEGMENTS);
+        self.slot = datagram.clamp(MIN_DATAGRAM, MAX_BATCH);
+        let full = MAX_BATCH.checked_div(self.slot).unwrap_or(1).min(MAX_SEGMENTS);
         self.limit = full.saturating_mul(self.slot);
-        let rest = MAX_TRAIN.saturating_sub(self.limit);
+        let rest = MAX_BATCH.saturating_sub(self.limit);
         // The last datagram may be a shorter one.
         if full < MAX_SEGMENTS && rest >= DATA_OVERHEAD.saturating_add(MIN_ROOM) {
-            self.limit = MAX_TRAIN;
+            self.limit = MAX_BATCH;
         }
         self.base = 0;
         self.at = DATA_HEADER_LEN;
@@ -124,6 +129,12 @@ impl Batch {
     /// True where nothing has been packed since the start.
     pub fn is_empty(&self) -> bool {
         self.used == 0
+    }
+
+    /// True where the batch had better leave before a frame of `expected` bytes is read: that would spill. An early
+    /// batch takes it even so, for a short train costs more than a copy.
+    pub fn should_leave(&self, expected: usize) -> bool {
+        self.used > MAX_BATCH / 2 && self.capacity() < expected
     }
 
     /// Bytes of one frame that the batch still has places for, without spilling.

@@ -73,8 +73,7 @@ impl Uplink {
         let can_send = peer.can_send();
         let mut batches = 0usize;
         for frames in 0..FRAMES_A_TURN {
-            let too_small = !self.batch.is_empty() && self.batch.capacity() < nic.expected;
-            if too_small || !self.batch.open() {
+            if self.batch.should_leave(nic.expected) || !self.batch.open() {
                 self.send(nic.peer, peer, out, now);
                 batches = batches.saturating_add(1);
                 if batches >= BATCHES_A_TURN {
