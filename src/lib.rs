@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod dataplane;
 pub mod keys;
 pub mod metrics;
 pub mod nic;

@@ -120,6 +120,8 @@ drop_reasons! {
     NicBusy = "nic_busy",
     /// The NIC refused the frame.
     NicRefused = "nic_refused",
+    /// The path does not carry datagrams of this size.
+    DatagramTooBig = "datagram_too_big",
     /// The socket took no more datagrams.
     SocketBusy = "socket_busy",
     /// The network refused the datagram.
@@ -195,6 +197,47 @@ pub struct NicCounters {
     /// From the peer into the NIC.
     pub downlink: Flow,
     /// Frames of this NIC that went no further, either way.
+    pub drops: Drops,
+}
+
+/// Trains of datagrams that went one way through one socket.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Trains: one system call, or one buffer of one.
+    pub trains: AtomicU64,
+    /// Datagrams in them.
+    pub datagrams: AtomicU64,
+    /// Bytes of UDP payload in those.
+    pub bytes: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts one train.
+    pub fn count(&self, datagrams: u64, bytes: u64) {
+        self.trains.fetch_add(1, Relaxed);
+        self.datagrams.fetch_add(datagrams, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+}
+
+/// What one data-plane worker has done. It writes; whoever wants to know reads, and adds up over workers.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Returns from `epoll_wait`.
+    pub wakeups: AtomicU64,
+    /// Sent to peers.
+    pub sent: Traffic,
+    /// Received from the socket, ours or not.
+    pub received: Traffic,
+    /// Frames that were longer than foreseen, so that their ends were copied on the way out.
+    pub spilled: AtomicU64,
+    /// Frames whose parts were copied on the way in, because not all came in one receive batch.
+    pub kept: AtomicU64,
+    /// Packets saved from super-frames that were never completed.
+    pub salvaged: AtomicU64,
+    /// Super-frames cut by hand, because their NIC takes none.
+    pub cut: AtomicU64,
+    /// What is dropped before it is known to be a NIC's.
     pub drops: Drops,
 }
 

@@ -21,6 +21,12 @@ impl Queue {
         Ok(Self { file, offloads })
     }
 
+    /// A queue on anything that keeps one write apart from the next, as a pair of datagram sockets does.
+    #[cfg(test)]
+    pub(crate) fn stand_in(fd: std::os::fd::OwnedFd, offloads: Offloads) -> Self {
+        Self { file: fd.into(), offloads }
+    }
+
     /// Reads one frame and returns its length, header included. Room for 65,535 bytes and the header and tags is
     /// enough for any; what does not fit is cut off. `WouldBlock`: there is none.
     ///

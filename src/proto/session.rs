@@ -129,6 +129,8 @@ pub struct Opener {
 pub struct Opened<'a> {
     /// The lane that it came on: parts of frames are joined within one lane only.
     pub lane: u8,
+    /// Its number in that lane.
+    pub seq: u64,
     /// True where no datagram of this lane with a higher counter has been seen: it may move the endpoint.
     pub newest: bool,
     /// Its records.
@@ -159,7 +161,7 @@ impl Opener {
         let plaintext = self.key.open(header.counter, &[], sealed).map_err(|_| DropReason::Unauthentic)?;
         let window = window.get_or_init(Default::default);
         let newest = window.lock().unwrap_or_else(PoisonError::into_inner).commit(seq)?;
-        Ok(Opened { lane, newest, plaintext })
+        Ok(Opened { lane, seq, newest, plaintext })
     }
 
     /// How much the session has carried; the receiver counts here once a batch.

@@ -104,6 +104,17 @@ impl RecvBatch {
         let slot = self.slots.get(..self.filled)?.get(i)?;
         slot.received(self.memory.chunks_exact_mut(SLOT_LEN).nth(i)?)
     }
+
+    /// How many trains one [`Self::recv`] takes at the most.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The bytes of slot `i`, to look at; empty where the last [`Self::recv`] did not fill it.
+    pub fn bytes(&self, i: usize) -> &[u8] {
+        let len = self.slots.get(..self.filled).and_then(|s| s.get(i)).map_or(0, |s| s.len);
+        self.memory.chunks_exact(SLOT_LEN).nth(i).and_then(|m| m.get(..len)).unwrap_or_default()
+    }
 }
 
 impl Slot {

@@ -1,0 +1,330 @@
+//! The way from a peer to its NIC: recv → open → check → unpack → write.
+//!
+//! A receive batch is a few trains; each is opened in place as a whole, then taken apart. Frames are written from
+//! where they were decrypted.
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::Notice;
+use super::cut;
+use super::outside::Outside;
+use super::parts::{Buffers, MAX_PARTS};
+use super::reassembly::Reassembly;
+use super::tables::{Nic, Session, Tables};
+use super::unpack::{self, Frame, Origin, Sink, unpack};
+use crate::metrics::DropReason;
+use crate::nic::Side;
+use crate::proto::session::REKEY_AFTER_DATAGRAMS;
+use crate::sys::udp::RecvBatch;
+use crate::types::{NicId, Path};
+use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader, Header, INIT_LEN, Type};
+
+/// Receive batches that are worked off before the NICs have their turn.
+const BATCHES_A_TURN: usize = 4;
+
+/// Pieces of one write: vnet header, a salvaged frame's head, its parts.
+const MAX_PIECES: usize = MAX_PARTS + 2;
+
+const _: () = assert!(MAX_PIECES <= 1024, "IOV_MAX");
+
+/// The incoming half of a worker.
+pub struct Downlink {
+    recv: RecvBatch,
+    reassembly: Reassembly,
+    opened: Vec<OpenedDatagram>,
+}
+
+/// A datagram of the train at hand, verified and decrypted in place.
+struct OpenedDatagram {
+    session: u32,
+    lane: u8,
+    seq: u64,
+    newest: bool,
+    /// Where in the train its plaintext is.
+    start: usize,
+    len: usize,
+}
+
+/// Datagrams and bytes of one session, not yet counted.
+struct Run {
+    session: u32,
+    datagrams: u64,
+    bytes: u64,
+    /// Any of them carried something.
+    asks: bool,
+    /// Any of them was the newest of its lane.
+    newest: bool,
+}
+
+impl Downlink {
+    /// Receives up to `slots` trains a system call.
+    pub fn new(slots: usize) -> Self {
+        Self { recv: RecvBatch::new(slots), reassembly: Reassembly::default(), opened: Vec::new() }
+    }
+
+    /// Works off what the socket holds. `Err`: the socket is dead.
+    pub fn turn(&mut self, tables: &mut Tables, out: &Outside, now: Instant) -> io::Result<()> {
+        for _ in 0..BATCHES_A_TURN {
+            let trains = match self.recv.recv(&out.socket) {
+                Ok(0) => return Ok(()),
+                Ok(n) => n,
+                Err(e) if is_fatal(&e) => return Err(e),
+                Err(_) => {
+                    out.counters.drops.count(DropReason::SocketRefused);
+                    continue;
+                }
+            };
+            for i in 0..trains {
+                if let Some(path) = self.open(i, tables, out, now) {
+                    self.unpack(i, path, tables, out, now);
+                }
+            }
+            let kept = self.reassembly.keep(&self.recv);
+            out.counters.kept.fetch_add(kept, Relaxed);
+            if trains < self.recv.slots() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the frames that have waited long enough.
+    pub fn expire(&mut self, tables: &mut Tables, out: &Outside, now: Instant) {
+        if self.deadline().is_some_and(|at| at <= now) {
+            unpack::expire(&mut self.reassembly, now, &mut Delivery { tables, out, now, came: None });
+        }
+    }
+
+    /// When [`Self::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.reassembly.deadline()
+    }
+
+    /// Forgets what is left of a session.
+    pub fn forget(&mut self, session: u32) {
+        self.reassembly.forget(session);
+    }
+
+    /// open: every datagram of train `i`, in place. Gives the path that it came by.
+    fn open(&mut self, i: usize, tables: &mut Tables, out: &Outside, now: Instant) -> Option<Path> {
+        self.opened.clear();
+        let train = self.recv.slot(i)?;
+        let path = train.path;
+        out.counters
+            .received
+            .count(train.bytes.len().div_ceil(train.segment) as u64, train.bytes.len() as u64);
+        let mut run: Option<Run> = None;
+        let mut base = 0usize;
+        for datagram in train.bytes.chunks_mut(train.segment) {
+            let (start, len) = (base.saturating_add(DATA_HEADER_LEN), datagram.len());
+            base = base.saturating_add(len);
+            if datagram.first() != Some(&(Type::Data as u8)) {
+                hand_over(datagram, path, out);
+                continue;
+            }
+            let opened = DataHeader::receiver_index(datagram).and_then(|session| {
+                let known = tables.sessions.get(&session).ok_or(DropReason::UnknownIndex)?;
+                let opened = known.opener.open(datagram)?;
+                let (lane, seq, newest, len) =
+                    (opened.lane, opened.seq, opened.newest, opened.plaintext.len());
+                Ok(OpenedDatagram { session, lane, seq, newest, start, len })
+            });
+            match opened {
+                Ok(opened) => {
+                    run = Some(Run::extend(run, &opened, len, |run| settle(run, path, tables, out, now)));
+                    self.opened.push(opened);
+                }
+                Err(reason) => out.counters.drops.count(reason),
+            }
+        }
+        if let Some(run) = run {
+            settle(run, path, tables, out, now);
+        }
+        Some(path)
+    }
+
+    /// unpack: the records of every datagram of train `i`.
+    fn unpack(&mut self, i: usize, path: Path, tables: &mut Tables, out: &Outside, now: Instant) {
+        let bytes = self.recv.bytes(i);
+        let mut delivery = Delivery { tables, out, now, came: None };
+        for d in &self.opened {
+            let Some(plaintext) = bytes.get(d.start..d.start.saturating_add(d.len)) else { continue };
+            delivery.came = Some((path, d.newest));
+            let origin = Origin {
+                session: d.session,
+                lane: d.lane,
+                seq: d.seq,
+                buffer: u16::try_from(i).unwrap_or(u16::MAX),
+                start: d.start,
+                now,
+            };
+            unpack(&mut self.reassembly, origin, plaintext, &self.recv, &mut delivery);
+        }
+    }
+}
+
+impl Buffers for RecvBatch {
+    fn buffer(&self, i: usize) -> &[u8] {
+        self.bytes(i)
+    }
+}
+
+impl Run {
+    /// The run with one more datagram; `done` gets what belongs to another session.
+    fn extend(run: Option<Self>, d: &OpenedDatagram, len: usize, done: impl FnOnce(Self)) -> Self {
+        let mut run = match run {
+            Some(run) if run.session == d.session => run,
+            other => {
+                other.map(done);
+                Self { session: d.session, datagrams: 0, bytes: 0, asks: false, newest: false }
+            }
+        };
+        run.datagrams = run.datagrams.saturating_add(1);
+        run.bytes = run.bytes.saturating_add(len as u64);
+        run.asks |= d.len > 0;
+        run.newest |= d.newest;
+        run
+    }
+}
+
+/// Hands a handshake's datagram to control.
+fn hand_over(datagram: &[u8], path: Path, out: &Outside) {
+    match Header::decode(datagram) {
+        Ok(_) if datagram.len() <= INIT_LEN => {
+            out.tell(Notice::Datagram { path, bytes: datagram.into() });
+        }
+        Ok(_) => out.counters.drops.count(DropReason::BadLength),
+        Err(reason) => out.counters.drops.count(reason),
+    }
+}
+
+/// Notes what came in for one session, and tells control what it must know of it.
+fn settle(run: Run, path: Path, tables: &mut Tables, out: &Outside, now: Instant) {
+    let Some(session) = tables.sessions.get_mut(&run.session) else { return };
+    let Session { peer, opener, use_told, rekey_told } = session;
+    let (index, peer) = (run.session, *peer);
+    let (volume, activity) = (opener.volume(), opener.activity());
+    volume.count_received(run.datagrams, run.bytes);
+    if activity.note_received(now, run.asks) {
+        out.tell(Notice::Wake { peer });
+    }
+    if !*use_told {
+        *use_told = out.tell(Notice::FirstUse { index, path });
+    }
+    if !*rekey_told && volume.received.load(Relaxed) >= REKEY_AFTER_DATAGRAMS {
+        *rekey_told = out.tell(Notice::RekeyWanted { index });
+    }
+    if run.newest && tables.peers.get_mut(&peer).is_some_and(|p| p.has_moved(path, now)) {
+        out.tell(Notice::Moved { index, path });
+    }
+}
+
+/// Where unpacked frames go: through the contract into their NICs.
+struct Delivery<'a> {
+    tables: &'a mut Tables,
+    out: &'a Outside,
+    now: Instant,
+    /// The path of the datagram at hand, and whether it is its lane's newest.
+    came: Option<(Path, bool)>,
+}
+
+impl Sink for Delivery<'_> {
+    fn has(&self, session: u32, nic: NicId) -> bool {
+        self.tables.nic_key(session, nic).is_some()
+    }
+
+    #[inline]
+    fn frame<'a>(&mut self, frame: Frame<'a>, pieces: impl Iterator<Item = &'a [u8]>) {
+        let Some(key) = self.tables.nic_key(frame.session, frame.nic) else {
+            return self.out.counters.drops.count(DropReason::UnknownNic);
+        };
+        let Some(nic) = self.tables.nics.get_mut(&key) else { return };
+        match deliver(nic, &frame, pieces, self.out, self.now) {
+            Ok(()) => {
+                nic.counters.downlink.count(frame.total);
+                self.out.counters.salvaged.fetch_add(frame.salvaged as u64, Relaxed);
+            }
+            Err(Refused::Because(reason)) => nic.counters.drops.count(reason),
+            Err(Refused::Dead(e)) => self.tables.dead.push((key, e)),
+        }
+    }
+
+    fn control(&mut self, session: u32, message: &[u8]) {
+        if let Some((path, newest)) = self.came {
+            self.out.tell(Notice::Control { index: session, path, newest, bytes: message.into() });
+        }
+    }
+
+    fn drop(&mut self, _: u32, reason: DropReason) {
+        self.out.counters.drops.count(reason);
+    }
+}
+
+/// Why a frame was not written.
+enum Refused {
+    Because(DropReason),
+    Dead(io::Error),
+}
+
+impl From<DropReason> for Refused {
+    fn from(reason: DropReason) -> Self {
+        Self::Because(reason)
+    }
+}
+
+/// check and write.
+#[inline]
+fn deliver<'a>(
+    nic: &mut Nic,
+    frame: &Frame<'a>,
+    mut pieces: impl Iterator<Item = &'a [u8]>,
+    out: &Outside,
+    now: Instant,
+) -> Result<(), Refused> {
+    let &Frame { head, total, offload, .. } = frame;
+    match out.side {
+        Side::Client => nic.contract.host_to_lan(now, head, total, offload)?,
+        Side::Server => nic.contract.lan_to_host(now, head, total, offload)?,
+    }
+    if !cut::takes(nic.queue.offloads(), offload) {
+        out.counters.cut.fetch_add(1, Relaxed);
+        return cut::each(offload, pieces, total, |vnet, packet| {
+            write(nic, &[vnet, packet].map(IoSlice::new))
+        })?;
+    }
+    let vnet = offload.to_vnet(head, total)?.to_bytes();
+    let first = pieces.next().unwrap_or_default();
+    let Some(second) = pieces.next() else {
+        return write(nic, &[&vnet, first].map(IoSlice::new));
+    };
+    let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+    let [front, rest @ ..] = &mut slices;
+    *front = IoSlice::new(&vnet);
+    let mut n = 1usize;
+    for (slice, piece) in rest.iter_mut().zip([first, second].into_iter().chain(pieces)) {
+        *slice = IoSlice::new(piece);
+        n = n.saturating_add(1);
+    }
+    write(nic, slices.get(..n).unwrap_or_default())
+}
+
+/// write: one frame behind its vnet header.
+#[inline]
+fn write(nic: &Nic, slices: &[IoSlice<'_>]) -> Result<(), Refused> {
+    let Err(e) = nic.queue.write_vectored(slices) else { return Ok(()) };
+    Err(match e.raw_os_error() {
+        // Full, short of memory, or the interface is down.
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EIO | libc::ENETDOWN | libc::EINTR) => {
+            DropReason::NicBusy.into()
+        }
+        Some(libc::EINVAL | libc::E2BIG | libc::EMSGSIZE | libc::EFAULT) => DropReason::NicRefused.into(),
+        _ => Refused::Dead(e),
+    })
+}
+
+/// True for errors of the descriptor itself; all others are a datagram's or the network's.
+fn is_fatal(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EFAULT))
+}

@@ -1,0 +1,87 @@
+//! A worker's way out: its socket, and its line to the control plane.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{Notice, PeerKey};
+use crate::metrics::{DropReason, WorkerCounters};
+use crate::nic::Side;
+use crate::sys::poll::{Epoll, Events, Interest};
+use crate::sys::udp::UdpSocket;
+use crate::types::Path;
+
+/// How long a full socket is waited for before the train is dropped.
+const SOCKET_PATIENCE: Duration = Duration::from_millis(2);
+
+/// Everything of a worker that never changes.
+pub struct Outside {
+    /// Which end this is.
+    pub side: Side,
+    /// Datagrams, both ways.
+    pub socket: UdpSocket,
+    /// What the worker has done.
+    pub counters: Arc<WorkerCounters>,
+    notices: mpsc::Sender<Notice>,
+    /// Watches the socket for room.
+    room: Epoll,
+}
+
+impl Outside {
+    /// The way out by `socket` and `notices`.
+    pub fn new(side: Side, socket: UdpSocket, notices: mpsc::Sender<Notice>) -> io::Result<Self> {
+        let room = Epoll::new()?;
+        room.add(&socket, 0, Interest::WRITE)?;
+        Ok(Self { side, socket, counters: Arc::default(), notices, room })
+    }
+
+    /// Tells control, if it can take it now. False: it could not, and the loss is counted.
+    pub fn tell(&self, notice: Notice) -> bool {
+        let told = self.notices.try_send(notice).is_ok();
+        if !told {
+            self.counters.drops.count(DropReason::QueueFull);
+        }
+        told
+    }
+
+    /// Sends a train of sealed datagrams; what cannot be sent is counted. True where all of it went out.
+    pub fn send(&self, peer: PeerKey, path: &Path, train: &[u8], segment: usize) -> bool {
+        let reason = match self.try_send(path, train, segment) {
+            Ok(()) => return true,
+            Err(e) => match e.raw_os_error() {
+                Some(libc::EMSGSIZE) => {
+                    self.tell(Notice::DatagramTooBig { peer });
+                    DropReason::DatagramTooBig
+                }
+                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DropReason::SocketBusy,
+                _ => DropReason::SocketRefused,
+            },
+        };
+        self.counters.drops.add(reason, train.len().div_ceil(segment.max(1)) as u64);
+        false
+    }
+
+    fn try_send(&self, path: &Path, train: &[u8], segment: usize) -> io::Result<()> {
+        match self.send_patiently(path, train, segment) {
+            // Too large for the path, or a train where none can be: one datagram alone tells which.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && train.len() > segment => {
+                train.chunks(segment.max(1)).try_for_each(|one| self.send_patiently(path, one, segment))
+            }
+            result => result,
+        }
+    }
+
+    fn send_patiently(&self, path: &Path, train: &[u8], segment: usize) -> io::Result<()> {
+        match self.socket.send_segments(path, train, segment) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                self.room.wait(&mut Events::with_capacity(1), Some(SOCKET_PATIENCE))?;
+            }
+            // An error of an earlier datagram, told late: this one has not been tried.
+            Err(e) if e.raw_os_error() == Some(libc::ECONNREFUSED) => {}
+            result => return result,
+        }
+        self.socket.send_segments(path, train, segment)
+    }
+}

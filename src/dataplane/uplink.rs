@@ -1,0 +1,211 @@
+//! The way from a NIC to its peer: read → check → pack → seal → send.
+//!
+//! A burst is what a queue gives until it has nothing more, within a budget that lets others have their turn. NICs of
+//! one peer share a batch; nothing waits in it beyond the worker's turn, so a small frame alone leaves at once.
+
+use std::io::{self, ErrorKind};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::batch::Batch;
+use super::outside::Outside;
+use super::tables::{Nic, OwnedLane, Peer, Tables};
+use super::{NicKey, Notice, PeerKey};
+use crate::metrics::DropReason;
+use crate::nic::Side;
+use crate::proto::session::REKEY_AFTER_DATAGRAMS;
+use crate::wire::record::{MAX_FRAME, Offload};
+use crate::wire::vnet::VnetHeader;
+
+/// Batches that one NIC fills before the next has its turn.
+const BATCHES_A_TURN: usize = 4;
+
+/// Frames that one NIC gives before the next has its turn.
+const FRAMES_A_TURN: usize = 256;
+
+/// How a NIC's turn ended.
+#[derive(Debug)]
+pub enum Turn {
+    /// It has nothing more to read. So many frames were read.
+    Empty(usize),
+    /// There may be more, but it is another's turn.
+    More,
+    /// Its descriptor is dead.
+    Dead(io::Error),
+}
+
+/// The outgoing half of a worker.
+#[derive(Default)]
+pub struct Uplink {
+    batch: Batch,
+    /// Whose datagrams are in the batch.
+    peer: Option<PeerKey>,
+}
+
+impl Uplink {
+    /// Works a burst of the NIC `key` off. What is left in the batch leaves with [`Self::finish`], or when a NIC of
+    /// another peer comes.
+    pub fn turn(&mut self, key: NicKey, tables: &mut Tables, out: &Outside, now: Instant) -> Turn {
+        let Some(peer_key) = tables.nics.get(&key).map(|nic| nic.peer) else { return Turn::Empty(0) };
+        if self.peer != Some(peer_key) {
+            self.finish(tables, out, now);
+        }
+        let (Some(nic), Some(peer)) = (tables.nics.get_mut(&key), tables.peers.get_mut(&peer_key)) else {
+            return Turn::Empty(0);
+        };
+        if self.peer.replace(peer_key) != Some(peer_key) {
+            self.batch.start(peer.datagram);
+        }
+        self.burst(nic, peer, out, now)
+    }
+
+    /// Sends what is in the batch.
+    pub fn finish(&mut self, tables: &mut Tables, out: &Outside, now: Instant) {
+        let peer = self.peer.take().and_then(|key| tables.peers.get_mut(&key).map(|peer| (key, peer)));
+        if let Some((key, peer)) = peer
+            && !self.batch.is_empty()
+        {
+            self.send(key, peer, out, now);
+        }
+    }
+
+    fn burst(&mut self, nic: &mut Nic, peer: &mut Peer, out: &Outside, now: Instant) -> Turn {
+        let can_send = peer.can_send();
+        let mut batches = 0usize;
+        for frames in 0..FRAMES_A_TURN {
+            if self.batch.should_leave(nic.expected) || !self.batch.open() {
+                self.send(nic.peer, peer, out, now);
+                batches = batches.saturating_add(1);
+                if batches >= BATCHES_A_TURN {
+                    return Turn::More;
+                }
+            }
+            let (vnet, total) = match self.read(nic) {
+                Ok(frame) => frame,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Turn::Empty(frames),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Turn::Dead(e),
+            };
+            nic.expected = total.max(nic.expected.saturating_sub(nic.expected / 8));
+            match self.check(nic, &vnet, total, can_send, out.side, now) {
+                Ok(Some(offload)) => self.pack(nic, peer, offload, total, out, now),
+                Ok(None) => {}
+                Err(reason) => nic.counters.drops.count(reason),
+            }
+        }
+        Turn::More
+    }
+
+    /// read: one frame, scattered to where it will be sealed.
+    #[inline]
+    fn read(&mut self, nic: &Nic) -> io::Result<(VnetHeader, usize)> {
+        let mut vnet = [0; VnetHeader::LEN];
+        let n = self.batch.read(&mut vnet, nic.expected, |places| nic.queue.read_vectored(places))?;
+        // Less than a header is the end of a queue: there are no empty reads.
+        let total = n.checked_sub(VnetHeader::LEN).ok_or(ErrorKind::UnexpectedEof)?;
+        Ok((VnetHeader::from_bytes(&vnet), total))
+    }
+
+    /// check: may it pass? `Ok(None)`: it was answered here.
+    #[inline]
+    fn check(
+        &mut self,
+        nic: &mut Nic,
+        vnet: &VnetHeader,
+        total: usize,
+        can_send: bool,
+        side: Side,
+        now: Instant,
+    ) -> Result<Option<Offload>, DropReason> {
+        if total > MAX_FRAME {
+            return Err(DropReason::Oversize);
+        }
+        let head = self.batch.head(total);
+        if nic.reply_arp && answer_arp(nic, head) {
+            return Ok(None);
+        }
+        let offload = match Offload::from_vnet(vnet, head, total) {
+            Ok(offload) => offload,
+            Err(_) => self.batch.with_whole(total, |frame| Offload::from_kernel(vnet, frame))?,
+        };
+        let head = self.batch.head(total);
+        match side {
+            Side::Client => nic.contract.lan_to_host(now, head, total, offload)?,
+            Side::Server => nic.contract.host_to_lan(now, head, total, offload)?,
+        }
+        if can_send { Ok(Some(offload)) } else { Err(DropReason::NoSession) }
+    }
+
+    /// pack: record headers round the frame.
+    #[inline]
+    fn pack(
+        &mut self,
+        nic: &Nic,
+        peer: &mut Peer,
+        offload: Offload,
+        total: usize,
+        out: &Outside,
+        now: Instant,
+    ) {
+        self.batch.pack(nic.id, offload, total);
+        nic.counters.uplink.count(total);
+        if self.batch.has_tail() {
+            out.counters.spilled.fetch_add(1, Relaxed);
+            while !self.batch.place_tail() {
+                self.send(nic.peer, peer, out, now);
+            }
+        }
+    }
+
+    /// seal and send: the whole batch, and begins the next.
+    fn send(&mut self, key: PeerKey, peer: &mut Peer, out: &Outside, now: Instant) {
+        let datagrams = self.batch.datagrams() as u64;
+        match peer.way() {
+            Some((path, way)) => match self.batch.seal(&mut way.lane) {
+                Ok((train, segment)) => {
+                    let sent = out.send(key, &path, train, segment);
+                    account(way, key, (datagrams, train.len() as u64), out, now);
+                    if !sent {
+                        self.batch.drop_tail();
+                    }
+                }
+                Err(reason) => {
+                    out.counters.drops.add(reason, datagrams);
+                    self.batch.drop_tail();
+                }
+            },
+            None => {
+                out.counters.drops.add(DropReason::NoSession, datagrams);
+                self.batch.drop_tail();
+            }
+        }
+        self.batch.start(peer.datagram);
+    }
+}
+
+/// Answers an ARP request for one of the NIC's addresses. True where `frame` was one.
+fn answer_arp(nic: &Nic, frame: &[u8]) -> bool {
+    const ETHERTYPE: std::ops::Range<usize> = 12..14;
+    if frame.get(ETHERTYPE) != Some(&[0x08, 0x06]) {
+        return false;
+    }
+    let Some(reply) = nic.contract.reply_arp(frame) else { return false };
+    let vnet = VnetHeader::default().to_bytes();
+    if nic.queue.write_vectored(&[io::IoSlice::new(&vnet), io::IoSlice::new(&reply)]).is_err() {
+        nic.counters.drops.count(DropReason::NicBusy);
+    }
+    true
+}
+
+/// Notes a train, sent or lost on the way out: timers want to know that we tried.
+fn account(way: &mut OwnedLane, peer: PeerKey, (datagrams, bytes): (u64, u64), out: &Outside, now: Instant) {
+    out.counters.sent.count(datagrams, bytes);
+    let (volume, activity) = (way.lane.volume(), way.lane.activity());
+    volume.count_sent(datagrams, bytes);
+    if activity.note_sent(now, true) {
+        out.tell(Notice::Wake { peer });
+    }
+    if !way.rekey_told && volume.sent.load(Relaxed) >= REKEY_AFTER_DATAGRAMS {
+        way.rekey_told = out.tell(Notice::RekeyWanted { index: way.index });
+    }
+}

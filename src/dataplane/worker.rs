@@ -1,0 +1,286 @@
+//! One worker: a thread that sleeps in `epoll_wait` and runs both lines when it wakes.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::downlink::Downlink;
+use super::outside::Outside;
+use super::tables::{Nic, OwnedLane, Session, Tables};
+use super::uplink::{Turn, Uplink};
+use super::{Command, NicKey, Notice};
+use crate::metrics::WorkerCounters;
+use crate::nic::Side;
+use crate::sys::poll::{Epoll, EventFd, Events, Interest, Ready};
+use crate::sys::udp::UdpSocket;
+
+/// Commands that wait; more make the sender wait, for as long as the worker needs for one turn.
+const COMMANDS: usize = 256;
+
+/// Events that one wait brings.
+const EVENTS: usize = 64;
+
+/// What the first frame of a NIC is expected to be no longer than, in bytes.
+const FIRST_EXPECTED: usize = 2048;
+
+/// Epoll tokens; a NIC's is its key.
+const SOCKET: u64 = u64::MAX;
+const COMMAND: u64 = u64::MAX - 1;
+
+/// How a worker is made.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Which end this is: says which way through the contract is out.
+    pub side: Side,
+    /// The thread's name, at most 15 bytes of it shown.
+    pub name: String,
+    /// Trains received in one system call, 64 KiB each: 1 to 32.
+    pub receive_slots: usize,
+}
+
+impl WorkerConfig {
+    /// A worker with the usual 8 receive slots.
+    pub fn new(side: Side, name: impl Into<String>) -> Self {
+        Self { side, name: name.into(), receive_slots: 8 }
+    }
+}
+
+/// The worker has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the data-plane worker has ended")]
+pub struct WorkerGone;
+
+/// Control's end of a worker. Dropping it stops the worker and waits for its thread.
+pub struct WorkerHandle {
+    commands: SyncSender<Command>,
+    bell: EventFd,
+    counters: Arc<WorkerCounters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WorkerHandle {
+    /// Has the worker do something, after everything sent before.
+    pub fn send(&self, command: Command) -> Result<(), WorkerGone> {
+        match self.commands.try_send(command) {
+            Ok(()) => {}
+            Err(TrySendError::Full(command)) => {
+                // The worker never waits for us, so it empties the queue as soon as it hears of it.
+                let _ = self.bell.notify();
+                self.commands.send(command).map_err(|_| WorkerGone)?;
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(WorkerGone),
+        }
+        self.bell.notify().map_err(|_| WorkerGone)
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> &Arc<WorkerCounters> {
+        &self.counters
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        let _ = self.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts a worker on `socket`. Notices go to `notices`; while that is full they are dropped.
+pub fn spawn(
+    socket: UdpSocket,
+    config: &WorkerConfig,
+    notices: mpsc::Sender<Notice>,
+) -> io::Result<WorkerHandle> {
+    let (commands, inbox) = sync_channel(COMMANDS);
+    let bell = EventFd::new()?;
+    let mut worker = Worker {
+        epoll: Epoll::new()?,
+        bell: bell.try_clone()?,
+        inbox,
+        out: Outside::new(config.side, socket, notices)?,
+        tables: Tables::default(),
+        uplink: Uplink::default(),
+        downlink: Downlink::new(config.receive_slots),
+    };
+    worker.epoll.add(&worker.bell, COMMAND, Interest::READ)?;
+    worker.epoll.add(&worker.out.socket, SOCKET, Interest::READ)?;
+    let counters = Arc::clone(&worker.out.counters);
+    let thread = Builder::new().name(config.name.clone()).spawn(move || worker.run())?;
+    Ok(WorkerHandle { commands, bell, counters, thread: Some(thread) })
+}
+
+struct Worker {
+    epoll: Epoll,
+    bell: EventFd,
+    inbox: Receiver<Command>,
+    out: Outside,
+    tables: Tables,
+    uplink: Uplink,
+    downlink: Downlink,
+}
+
+/// Nothing more to do.
+struct Stopped;
+
+impl Worker {
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            match self.turn(&mut events) {
+                Ok(Ok(())) => {}
+                Ok(Err(Stopped)) => return,
+                Err(error) => {
+                    self.out.tell(Notice::WorkerDead { error });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sleeps, then gives everything that is ready one turn: the socket first, for it also says what is late.
+    fn turn(&mut self, events: &mut Events) -> io::Result<Result<(), Stopped>> {
+        let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock()));
+        self.epoll.wait(events, timeout)?;
+        let now = clock();
+        self.out.counters.wakeups.fetch_add(1, Relaxed);
+        if events.iter().any(|e| e.token == COMMAND) && self.obey()?.is_err() {
+            return Ok(Err(Stopped));
+        }
+        if events.iter().any(|e| e.token == SOCKET) {
+            self.downlink.turn(&mut self.tables, &self.out, now)?;
+        }
+        self.downlink.expire(&mut self.tables, &self.out, now);
+        for event in events.iter().filter(|e| e.token < COMMAND) {
+            self.nic(event, now);
+        }
+        self.uplink.finish(&mut self.tables, &self.out, now);
+        self.bury();
+        Ok(Ok(()))
+    }
+
+    fn nic(&mut self, event: Ready, now: Instant) {
+        let Ok(key) = u32::try_from(event.token).map(NicKey) else { return };
+        let broken = event.error() || event.hang_up();
+        match self.uplink.turn(key, &mut self.tables, &self.out, now) {
+            Turn::Empty(0) if broken => {
+                self.tables.dead.push((key, io::Error::from_raw_os_error(libc::ENODEV)));
+            }
+            Turn::Dead(error) => self.tables.dead.push((key, error)),
+            Turn::Empty(_) | Turn::More => {}
+        }
+    }
+
+    /// Closes the queues that have died, and reports each once.
+    fn bury(&mut self) {
+        while let Some((key, error)) = self.tables.dead.pop() {
+            if let Some(nic) = self.tables.remove_nic(key) {
+                self.close(nic);
+                self.out.tell(Notice::NicDead { key, error });
+            }
+        }
+    }
+
+    fn obey(&mut self) -> io::Result<Result<(), Stopped>> {
+        self.bell.drain()?;
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(Err(Stopped)),
+                Ok(command) => self.apply(command),
+                Err(TryRecvError::Empty) => return Ok(Ok(())),
+            }
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::AddPeer(key) => {
+                self.tables.peers.entry(key).or_default();
+            }
+            Command::RemovePeer(key) => {
+                let (nics, sessions) = self.tables.remove_peer(key);
+                nics.into_iter().for_each(|nic| self.close(nic));
+                sessions.into_iter().for_each(|index| self.downlink.forget(index));
+            }
+            Command::AddNic { key, peer, id, queue, contract, counters, reply_arp } => {
+                let expected = FIRST_EXPECTED;
+                let nic = Nic { peer, id, queue, contract: *contract, counters, reply_arp, expected };
+                self.add_nic(key, nic);
+            }
+            Command::UpdateNic { key, contract, reply_arp } => {
+                if let Some(nic) = self.tables.nics.get_mut(&key) {
+                    (nic.contract, nic.reply_arp) = (*contract, reply_arp);
+                }
+            }
+            Command::RemoveNic(key) => {
+                if let Some(nic) = self.tables.remove_nic(key) {
+                    self.close(nic);
+                }
+            }
+            Command::Install { peer, opener, lane } => self.install(peer, opener, lane),
+            Command::Use { peer, index, path, datagram } => {
+                if let Some(peer) = self.tables.peers.get_mut(&peer) {
+                    (peer.active, peer.path, peer.datagram) = (Some(index), Some(path), datagram.into());
+                }
+            }
+            Command::Retire { index } => {
+                self.tables.retire(index);
+                self.downlink.forget(index);
+            }
+            Command::SetPath { peer, path } => {
+                if let Some(peer) = self.tables.peers.get_mut(&peer) {
+                    peer.path = Some(path);
+                }
+            }
+            Command::SetDatagram { peer, datagram } => {
+                if let Some(peer) = self.tables.peers.get_mut(&peer) {
+                    peer.datagram = datagram.into();
+                }
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn add_nic(&mut self, key: NicKey, nic: Nic) {
+        if !self.tables.peers.contains_key(&nic.peer) {
+            return;
+        }
+        if let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ) {
+            self.out.tell(Notice::NicDead { key, error });
+            return;
+        }
+        if let Some(old) = self.tables.add_nic(key, nic) {
+            self.close(old);
+        }
+    }
+
+    fn install(
+        &mut self,
+        peer: super::PeerKey,
+        opener: Arc<crate::proto::session::Opener>,
+        lane: crate::proto::session::Lane,
+    ) {
+        let Some(owner) = self.tables.peers.get_mut(&peer) else { return };
+        let index = opener.index();
+        owner.lanes.retain(|l| l.index != index);
+        owner.lanes.push(OwnedLane { index, lane, rekey_told: false });
+        self.tables.sessions.insert(index, Session { peer, opener, use_told: false, rekey_told: false });
+    }
+
+    fn close(&self, nic: Nic) {
+        // It may be open elsewhere, and would then stay in the set.
+        let _ = self.epoll.delete(&nic.queue);
+    }
+}
+
+/// The data path's clock, read once a turn.
+fn clock() -> Instant {
+    Instant::now()
+}
