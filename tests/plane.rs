@@ -24,13 +24,13 @@ use tokio::sync::mpsc;
 use tap_rs::dataplane::{Command, NicKey, Notice, PeerKey, WorkerConfig, WorkerHandle, spawn};
 use tap_rs::metrics::NicCounters;
 use tap_rs::nic::netlink::Netlink;
-use tap_rs::nic::{Nic, NicRequest, OffloadMode, Side, open};
+use tap_rs::nic::{Nic, NicRequest, Side, open};
 use tap_rs::policy::Contract;
 use tap_rs::proto::activity::Activity;
 use tap_rs::proto::session::{Keys, establish};
 use tap_rs::sys::process;
 use tap_rs::sys::udp::UdpSocket;
-use tap_rs::types::{MacAddr, Mtu, NicId, NicMode, NicName, NicRules, NicSpec, Path, Suite};
+use tap_rs::types::{MacAddr, Mtu, NicId, NicMode, NicName, NicRules, NicSpec, OffloadMode, Path, Suite};
 
 const MAC: MacAddr = MacAddr([0xbe, 0x17, 0xdd, 0x5c, 0x07, 0x17]);
 

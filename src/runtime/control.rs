@@ -50,7 +50,7 @@ pub struct LinkEvents(AsyncFd<Events>);
 impl LinkEvents {
     /// Subscribes in this thread's network namespace.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(AsyncFd::new(Events::open()?)?))
+        Ok(Self(AsyncFd::register(Events::open()?)?))
     }
 
     /// What has happened since the last time, at least one thing.
