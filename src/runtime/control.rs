@@ -1,12 +1,14 @@
 //! What both control loops wait for besides the workers: signals, link events, and a time.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::nic::events::{Event, Events};
+use crate::sys::poll::await_readable;
 
 /// What a person or a supervisor wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,23 +47,29 @@ impl Signals {
 }
 
 /// Link events, waited for.
-pub struct LinkEvents(AsyncFd<Events>);
+pub struct LinkEvents {
+    events: Events,
+    /// The same socket, as the reactor knows it.
+    ready: AsyncFd<OwnedFd>,
+}
 
 impl LinkEvents {
     /// Subscribes in this thread's network namespace.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(AsyncFd::register(Events::open()?)?))
+        let events = Events::open()?;
+        let ready = await_readable(events.as_fd().try_clone_to_owned()?)?;
+        Ok(Self { events, ready })
     }
 
     /// What has happened since the last time, at least one thing.
     pub async fn next(&mut self) -> Vec<Event> {
         loop {
-            let Ok(mut ready) = self.0.readable_mut().await else {
+            let Ok(mut ready) = self.ready.readable().await else {
                 // The reactor is gone, and with it whoever waits.
                 return std::future::pending().await;
             };
             let mut events = Vec::new();
-            while let Ok(Some(event)) = ready.get_inner_mut().poll() {
+            while let Ok(Some(event)) = self.events.poll() {
                 events.push(event);
             }
             ready.clear_ready();

@@ -44,8 +44,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::info;
 
 use crate::config::ScriptPolicy;
+use crate::sys::poll::await_readable;
 use crate::sys::process::signal_group;
-use crate::sys::script::{await_readable, confine, pidfd, sealed_memfd};
+use crate::sys::script::{confine, pidfd, sealed_memfd};
 use output::Output;
 pub use shebang::BadInterpreter;
 use shebang::Interpreter;

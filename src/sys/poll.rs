@@ -1,4 +1,5 @@
-//! Waiting on many descriptors in one thread (epoll), and waking that thread from another (eventfd).
+//! Waiting on many descriptors in one thread (epoll), waking that thread from another (eventfd), and lending a
+//! descriptor to tokio.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -6,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use libc::{c_int, epoll_event};
+use tokio::io::unix::AsyncFd;
 
 use super::check;
 
@@ -182,6 +184,15 @@ impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Hands a descriptor to the tokio runtime of this thread, which then says when it is readable.
+///
+/// # Errors
+/// The kernel's poller does not take it, as it does not take regular files.
+pub fn await_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open, and stays the same file until AsyncFd drops it or gives it back.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }?)
 }
 
 #[cfg(test)]

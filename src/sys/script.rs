@@ -7,9 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
 use super::check;
 
 /// A file in memory that holds `bytes` and that nobody can change, shrink, grow, execute or unseal any more
@@ -104,15 +101,6 @@ pub fn pidfd(child: &Child) -> io::Result<OwnedFd> {
     let fd = check(RawFd::try_from(fd).unwrap_or(-1))?;
     // SAFETY: the kernel has just made this descriptor (close-on-exec), and nothing else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Hands a descriptor to the tokio runtime of this thread, which then says when it is readable.
-///
-/// # Errors
-/// The kernel's poller does not take it, as it does not take regular files.
-pub fn await_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd is open, and stays the same file until AsyncFd drops it or gives it back.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 fn fcntl(fd: BorrowedFd<'_>, command: libc::c_int, argument: libc::c_int) -> io::Result<RawFd> {
