@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tap_rs::nic::events::{Event, Events};
-use tap_rs::nic::netlink::{Netlink, Prefix, Route, Rule};
+use tap_rs::nic::netlink::{MacvlanMode, Netlink, Prefix, Route, Rule};
 use tap_rs::nic::{GSO_MAX_SIZE, Nic, NicError, NicRequest, Queue, Side, VNET_HEADER_LEN, open};
 use tap_rs::sys::poll::{self, Epoll, Interest};
 use tap_rs::sys::udp::{RecvBatch, UdpSocket, path_mtu_hint};
@@ -136,7 +136,7 @@ fn a_macvtap_that_was_there_is_found_and_left_as_it_was() {
         let mut nl = cable_to(&lan);
         let eth0 = nl.link("eth0").unwrap().unwrap().index;
         let own = MacAddr([2, 0, 0, 0, 0, 9]);
-        nl.create_macvtap(&name("mv0"), eth0, Some(own)).unwrap();
+        nl.create_macvtap(&name("mv0"), eth0, MacvlanMode::Bridge, Some(own)).unwrap();
         let before = nl.link("mv0").unwrap().unwrap();
         let mut request = client_macvtap();
         request.parent = None;
@@ -158,7 +158,7 @@ fn an_address_on_a_clients_macvtap_is_warned_of() {
     client.run(|| {
         let mut nl = cable_to(&lan);
         let eth0 = nl.link("eth0").unwrap().unwrap().index;
-        nl.create_macvtap(&name("mv0"), eth0, None).unwrap();
+        nl.create_macvtap(&name("mv0"), eth0, MacvlanMode::Bridge, None).unwrap();
         let mv0 = nl.link("mv0").unwrap().unwrap().index;
         nl.add_address(mv0, "10.9.0.2".parse().unwrap(), 24).unwrap();
         let log = Log::default();
@@ -190,7 +190,7 @@ fn a_device_is_found_where_sys_and_dev_show_another_namespace() {
     let make = |lan: &Netns, nic: &str| {
         let mut nl = cable_to(lan);
         let eth0 = nl.link("eth0").unwrap().unwrap().index;
-        nl.create_macvtap(&name(nic), eth0, None).unwrap();
+        nl.create_macvtap(&name(nic), eth0, MacvlanMode::Bridge, None).unwrap();
         nl.link(nic).unwrap().unwrap().index
     };
     // The same number twice: /dev/tap<number> can be only one of them, and /sys is the machine's.

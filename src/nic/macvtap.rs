@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use super::netlink::{Link, Netlink, NetlinkError};
-use super::{Nic, NicError, NicRequest};
+use super::netlink::{Link, MacvlanMode, Netlink, NetlinkError};
+use super::{Nic, NicError, NicRequest, Side};
 use crate::sys::{process, tun};
 use crate::types::{NicMode, NicName};
 
@@ -72,8 +72,15 @@ fn create(netlink: &mut Netlink, request: &NicRequest) -> Result<Link, NicError>
     if request.configure && u32::from(request.spec.mtu.bytes()) > on.mtu {
         return Err(mtu_too_large(request, &on));
     }
-    let mac = request.configure.then_some(request.spec.mac);
-    netlink.create_macvtap(name, on.index, mac)?;
+    match request.side {
+        // It is the NIC on this LAN.
+        Side::Client => {
+            let mac = request.configure.then_some(request.spec.mac);
+            netlink.create_macvtap(name, on.index, MacvlanMode::Bridge, mac)?;
+        }
+        // The NIC is a machine on its parent; this stands in for everyone whom that machine talks to.
+        Side::Server => netlink.create_macvtap(name, on.index, MacvlanMode::Passthru, None)?,
+    }
     match netlink.link(name)? {
         Some(link) => Ok(link),
         None => Err(NicError::queue(name, "find", ErrorKind::NotFound.into())),

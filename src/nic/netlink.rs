@@ -13,7 +13,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 
 pub use self::address::Address;
-pub use self::link::{Link, LinkRef};
+pub use self::link::{Link, LinkRef, MacvlanMode};
 pub(super) use self::message::messages;
 use self::message::{Message, Parsed};
 pub use self::route::{Prefix, Route, Rule};

@@ -81,13 +81,20 @@ impl Nic {
     }
 
     fn configure_server(&mut self, request: &NicRequest, link: &Link) -> Result<(), NicError> {
-        self.apply_mac(request.spec.mac, link)?;
-        self.apply_mtu(request, link)?;
-        if self.mode == NicMode::Macvtap {
-            self.take_all_multicast(link)?;
-        }
-        for addr in &request.spec.addrs {
-            self.apply_address(*addr)?;
+        match self.mode {
+            NicMode::Tap => {
+                self.apply_mac(request.spec.mac, link)?;
+                self.apply_mtu(request, link)?;
+                for addr in &request.spec.addrs {
+                    self.apply_address(*addr)?;
+                }
+            }
+            // MAC and addresses are those of the machine on its parent.
+            NicMode::Macvtap => {
+                self.apply_mtu(request, link)?;
+                self.take_all_multicast(link)?;
+                self.keep_ipv6_off()?;
+            }
         }
         if !link.is_up() {
             self.set_up(true)?;

@@ -11,12 +11,16 @@ use super::owner::Owner;
 pub const REPLY_LEN: usize = HEADER_LEN + Arp::LEN;
 
 /// A frame from the LAN comes from another MAC than the NIC's (the envelope says so): it may claim neither the
-/// NIC's addresses nor the NIC's MAC. Probes (sender `0.0.0.0`) claim nothing.
+/// NIC's addresses nor the NIC's MAC. Probes (sender `0.0.0.0`) claim nothing. A request for another address stays on
+/// the LAN: a host with several NICs in one subnet would answer it with the wrong one. Announcements pass.
 pub(super) fn from_lan(owner: &Owner, head: &[u8], link: &Link) -> Result<(), DropReason> {
-    match Arp::parse(head, link.l3) {
-        Some(arp) if arp.sender_mac != owner.mac && !owner.v4.contains(&arp.sender_ip) => Ok(()),
-        _ => Err(DropReason::SpoofedArp),
+    let arp = Arp::parse(head, link.l3).ok_or(DropReason::SpoofedArp)?;
+    if arp.sender_mac == owner.mac || owner.v4.contains(&arp.sender_ip) {
+        return Err(DropReason::SpoofedArp);
     }
+    let ours = owner.v4.is_empty() || owner.v4.contains(&arp.target_ip);
+    let announcement = arp.sender_ip == arp.target_ip;
+    if arp.op == Arp::REQUEST && !ours && !announcement { Err(DropReason::NotForNic) } else { Ok(()) }
 }
 
 /// The host claims its own MAC and its own addresses, or none in a probe. A NIC without configured IPv4 addresses

@@ -217,27 +217,27 @@ impl Host {
         match event {
             Event::Established { suite, path, first } => {
                 if first {
-                    info!(client, endpoint = %path.remote, suite = suite.noise_name(), "session established");
+                    info!(%client, endpoint = %path.remote, suite = suite.noise_name(), "session established");
                 } else {
-                    debug!(client, endpoint = %path.remote, "session renewed");
+                    debug!(%client, endpoint = %path.remote, "session renewed");
                 }
                 self.go_live(peer, path);
             }
             Event::Moved(path) => {
-                info!(client, endpoint = %path.remote, "client moved");
+                info!(%client, endpoint = %path.remote, "client moved");
                 self.go_live(peer, path);
             }
-            Event::Silent => info!(client, "the client is silent"),
-            Event::Answers => info!(client, "the client answers again"),
-            Event::Bye => info!(client, "session ended: the client has stopped"),
+            Event::Silent => info!(%client, "the client is silent"),
+            Event::Answers => info!(%client, "the client answers again"),
+            Event::Bye => info!(%client, "session ended: the client has stopped"),
             Event::Lost => {
-                info!(client, "no session");
+                info!(%client, "no session");
                 self.paths.remove(&peer);
                 self.ports.set_live(&mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
                 let revision = format_args!("{revision:016x}").to_string();
-                info!(client, revision, ?state, code, "push answered");
+                info!(%client, revision, ?state, code, "push answered");
             }
             Event::Report(report) => log_report(client, &report),
             Event::Flapping => {

@@ -78,6 +78,8 @@ fn a_client_that_changes_its_address_goes_on_within_a_second() {
     let lab = Lab::new();
     let (_server, client) = lab.up_plain();
     let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    // Otherwise the second address of a subnet goes with the first.
+    site.client.sysctl("net.ipv4.conf.all.promote_secondaries", 1);
     site.lan.ping(nic.ip);
     for host in 3..8 {
         site.client.ip(&format!("addr add 172.31.0.{host}/24 dev wan0"));

@@ -25,8 +25,17 @@ const IFLA_GSO_MAX_SIZE: u16 = 41;
 const IFLA_MAX_MTU: u16 = 51;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
-const MACVLAN_MODE_BRIDGE: u32 = 4;
 const IFLA_TUN_PERSIST: u16 = 6;
+
+/// Which frames of its parent a macvtap gets (`enum macvlan_mode`, linux/if_link.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MacvlanMode {
+    /// Those for its own MAC; several share a parent.
+    Bridge = 4,
+    /// All of them; the parent is its alone.
+    Passthru = 8,
+}
 
 /// How an interface is named to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -165,13 +174,19 @@ impl Netlink {
         self.query(("list", "the interfaces"), message, libc::RTM_NEWLINK, Link::parse)
     }
 
-    /// Makes a macvtap in bridge mode on the interface `parent`, down.
-    pub fn create_macvtap(&mut self, name: &NicName, parent: u32, mac: Option<MacAddr>) -> Result<()> {
+    /// Makes a macvtap on the interface `parent`, down.
+    pub fn create_macvtap(
+        &mut self,
+        name: &NicName,
+        parent: u32,
+        mode: MacvlanMode,
+        mac: Option<MacAddr>,
+    ) -> Result<()> {
         let message = create(name).number(IFLA_LINK, parent).maybe(IFLA_ADDRESS, mac.map(|m| m.0)).nested(
             IFLA_LINKINFO,
             |m| {
                 m.text(IFLA_INFO_KIND, "macvtap")
-                    .nested(IFLA_INFO_DATA, |m| m.number(IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE))
+                    .nested(IFLA_INFO_DATA, |m| m.number(IFLA_MACVLAN_MODE, mode as u32))
             },
         );
         self.change("create the macvtap", name, message)
