@@ -120,6 +120,19 @@ fn comments_strings_and_tests_may_name_anything() {
     );
 }
 
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = [rust_files(&root.join("src")), rust_files(&root.join("tests"))].concat();
+    let code: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    // Names of tests are sentences; those of keys and files are shorter.
+    let named: Vec<_> = page.split('`').filter(|n| n.matches('_').count() > 2 && !n.contains(' ')).collect();
+    assert!(named.len() > 40, "{}", named.len());
+    let missing: Vec<_> = named.into_iter().filter(|n| !code.contains(&format!("fn {n}("))).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// Every forbidden import in these files, each named by its path under `src/`.
 fn check(files: &[(String, String)]) -> Vec<String> {
     let code: Vec<_> = files.iter().map(|(name, text)| (name, without_prose(text))).collect();
