@@ -152,12 +152,12 @@ fn check_file(name: &str, text: &str) -> Vec<String> {
     };
     let mut wrong = Vec::new();
     for (at, path) in imports(&module, text) {
-        let leads_to = |entry: &&str| {
+        let leads_to = |entry: &str| {
             let entry: Vec<_> = entry.split("::").collect();
             path.len() >= entry.len() && path.iter().zip(&entry).all(|(a, b)| a == b)
         };
         let Some(target) = path.first().filter(|target| *target != room) else { continue };
-        if !allowed.iter().any(|entry| leads_to(&entry)) {
+        if !allowed.iter().any(|entry| leads_to(entry)) {
             let line = text[..at].matches('\n').count() + 1;
             let known = TABLE.iter().any(|(own, _)| own == target);
             let why = if known { "may not import" } else { "may not import, as it is not in the table," };
