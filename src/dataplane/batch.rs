@@ -26,8 +26,7 @@ use std::io::{self, IoSliceMut};
 use std::iter;
 
 use crate::metrics::DropReason;
-use crate::proto::aead::TAG_LEN;
-use crate::proto::session::{DATA_OVERHEAD, Lane};
+use crate::proto::session::{DATA_OVERHEAD, Lane, TAG_LEN};
 use crate::sys::udp::{MAX_SEGMENTS, MAX_TRAIN};
 use crate::types::NicId;
 use crate::wire::datagram::DATA_HEADER_LEN;

@@ -19,6 +19,7 @@ use crate::nic::Side;
 use crate::proto::session::REKEY_AFTER_DATAGRAMS;
 use crate::sys::udp::RecvBatch;
 use crate::types::{NicId, Path};
+use crate::wire::control::MAX_LEN;
 use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader, Header, INIT_LEN, Type};
 
 /// Receive batches that are worked off before the NICs have their turn.
@@ -252,6 +253,10 @@ impl Sink for Delivery<'_> {
     }
 
     fn control(&mut self, session: u32, message: &[u8]) {
+        // What waits for the control plane is bounded in bytes as well.
+        if message.len() > MAX_LEN {
+            return self.out.counters.drops.count(DropReason::BadControl);
+        }
         if let Some((path, newest)) = self.came {
             self.out.tell(Notice::Control { index: session, path, newest, bytes: message.into() });
         }

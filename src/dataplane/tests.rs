@@ -279,6 +279,11 @@ fn control_records_and_handshake_datagrams_are_handed_on() {
         panic!("another notice")
     };
     assert_eq!((came.remote, &bytes[..]), (from, &b"ping"[..]));
+
+    let long = [&Record::Control.encode(1200)[..], &[1; 1200]].concat();
+    End::send_as_peer(&mut client.lanes, &elsewhere, server.addr, &[long]);
+    let drops = |end: &End| end.counters().drops.of(DropReason::BadControl);
+    server.await_that("the drop of a message that is too long", |server| drops(server) == 1);
     assert!(client.notices.try_recv().is_err());
 }
 

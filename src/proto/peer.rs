@@ -258,7 +258,7 @@ impl Peer {
         let Some(ping) = self.pings.remove(at) else { return Ponged::Nothing };
         let rtt = now.saturating_duration_since(ping.sent);
         match ping.purpose {
-            Purpose::Challenge(path) if path == from => return Ponged::Proven(path),
+            Purpose::Challenge(path) if path == from && rtt < CHALLENGE_LIFE => return Ponged::Proven(path),
             Purpose::Challenge(_) => return Ponged::Nothing,
             Purpose::Echo => {}
             Purpose::Probe => {
@@ -377,3 +377,27 @@ const WATCH: Duration = Duration::from_millis(500);
 const BUSY_FOR: Duration = Duration::from_millis(1500);
 
 const _: () = assert!(DATA_OVERHEAD + HEADER_LEN + crate::wire::control::MAX_LEN <= FLOOR as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    #[test]
+    fn a_challenge_proves_a_path_in_time_only() {
+        let (now, mut rng, mut out) = (Instant::now(), StdRng::from_seed([0; 32]), Outputs::default());
+        let [home, new] = [1, 2].map(|n| Path::new(([192, 0, 2, n], 5000).into(), None));
+        let key = || [0; 32].into();
+        let keys = Keys { suite: Suite::Aes, send: key(), receive: key(), local_index: 1, remote_index: 2 };
+        let mut peer = Peer::new(PeerId(0), now);
+        let slot = peer.install(now, &keys, 0, &mut out).unwrap();
+        peer.promote(now, slot, home, &mut out);
+        for (after, proves) in [(CHALLENGE_LIFE - Duration::from_millis(1), true), (CHALLENGE_LIFE, false)] {
+            peer.challenge(now, new, &mut rng, &mut out);
+            let token = peer.pings.back().unwrap().token;
+            let answer = peer.handle_pong(now + after, token, new, &mut out);
+            assert_eq!(matches!(answer, Ponged::Proven(path) if path == new), proves, "{after:?}");
+        }
+    }
+}

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::metrics::DropReason;
 use crate::proto::activity::{Activity, Volume};
-use crate::proto::aead::{AeadKey, TAG_LEN};
+use crate::proto::aead::AeadKey;
+pub use crate::proto::aead::TAG_LEN;
 use crate::proto::replay::Window;
 use crate::types::Suite;
 use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader};
