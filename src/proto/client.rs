@@ -417,7 +417,7 @@ impl Client {
     }
 
     fn establish(&mut self, now: Instant, slot: crate::proto::peer::Slot, path: Path) {
-        let first = self.peer.current.is_none() || self.silent;
+        let first = self.peer.is_new(slot.instance) || self.silent;
         let suite = slot.suite;
         self.handshake = Handshake::Resting;
         (self.silence, self.silent, self.forced) = (0, false, false);

@@ -77,7 +77,7 @@ pub enum Event {
         suite: Suite,
         /// Where the peer is.
         path: Path,
-        /// False where it replaces a live session.
+        /// False where it replaces a live session with the same run of the other end's program.
         first: bool,
     },
     /// The peer does not answer. Its session, if there is one, keeps working.

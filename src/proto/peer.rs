@@ -48,6 +48,8 @@ pub(crate) struct Slot {
     pub instance: u64,
     /// Something has opened on it.
     pub used: bool,
+    /// On a server, the MAC of the INIT that it came from: the same INIT makes no other session.
+    pub init_mac: Option<[u8; 16]>,
 }
 
 impl Slot {
@@ -97,6 +99,8 @@ pub(crate) struct Peer {
     pings: VecDeque<Ping>,
     /// When its timers were last looked at.
     looked: Instant,
+    /// When a PING from another address than the path's was last answered.
+    ponged_elsewhere: Option<Instant>,
 }
 
 impl Peer {
@@ -113,6 +117,7 @@ impl Peer {
             ceiling: CEILING,
             pings: VecDeque::new(),
             looked: now,
+            ponged_elsewhere: None,
         }
     }
 
@@ -127,7 +132,7 @@ impl Peer {
         let (mut lanes, opener) = establish(keys, Arc::clone(&self.activity))?;
         let lane = lanes.take()?;
         out.push(Output::Install { peer: self.id, opener: Arc::clone(&opener), lanes });
-        Some(Slot { opener, lane, suite: keys.suite, since: now, instance, used: false })
+        Some(Slot { opener, lane, suite: keys.suite, since: now, instance, used: false, init_mac: None })
     }
 
     /// Sends with `slot` from now on, to `path`.
@@ -173,6 +178,16 @@ impl Peer {
             .into_iter()
             .flatten()
             .find(|s| s.index() == index)
+    }
+
+    /// True where there is no session, or one with another run of the other end's program.
+    pub(crate) fn is_new(&self, instance: u64) -> bool {
+        self.current.as_ref().is_none_or(|slot| slot.instance != instance)
+    }
+
+    /// True where this INIT has made a session that is in use already.
+    pub(crate) fn has_answered(&self, init_mac: &[u8; 16]) -> bool {
+        [&self.current, &self.previous].into_iter().flatten().any(|s| s.init_mac.as_ref() == Some(init_mac))
     }
 
     /// True where the current session has carried as much as one should.
@@ -249,6 +264,14 @@ impl Peer {
         from: Path,
         out: &mut Outputs,
     ) {
+        // Many PINGs fit one datagram: to an address that nobody has proven, one answer at a time.
+        if self.path != Some(from) {
+            let soon = |t: Instant| now.saturating_duration_since(t) < PONG_ELSEWHERE;
+            if self.ponged_elsewhere.is_some_and(soon) {
+                return;
+            }
+            self.ponged_elsewhere = Some(now);
+        }
         self.send_to(now, from, Some(&Control::Pong { token, revision }), 0, out);
     }
 
@@ -369,6 +392,9 @@ impl Peer {
 
 /// How long a path MTU probe is waited for.
 const PROBE_PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(400));
+
+/// Shortest time between answers to PINGs from addresses that are not proven.
+const PONG_ELSEWHERE: Duration = Duration::from_millis(50);
 
 /// How often a busy peer's timers are looked at.
 const WATCH: Duration = Duration::from_millis(500);

@@ -160,7 +160,8 @@ impl Server {
         let Some((id, client)) = client_of(&self.by_index, &mut self.clients, index) else { return };
         if let Some((mut slot, shaken)) = client.peer.next.take_if(|(slot, _)| slot.index() == index) {
             slot.used = true;
-            let first = client.peer.current.is_none() || client.silent;
+            slot.init_mac = Some(shaken.init_mac);
+            let first = client.peer.is_new(slot.instance) || client.silent;
             let event = Event::Established { suite: slot.suite, path: shaken.path, first };
             if client.arrives(now, slot.instance) {
                 self.out.event(id, Event::Flapping);
@@ -317,6 +318,9 @@ impl Server {
         if let Some((_, shaken)) = client.peer.next.as_ref().filter(|(_, s)| s.init_mac == *sent_mac) {
             self.out.push(Output::Send { path: from, bytes: shaken.resp.to_vec() });
             return Ok(());
+        }
+        if client.peer.has_answered(sent_mac) {
+            return Err(DropReason::Replayed);
         }
         let instance = read_payload(&answer.payload).0;
         let resp = Resp {

@@ -242,7 +242,7 @@ impl Host {
             Event::Report(report) => log_report(client, &report),
             Event::Flapping => {
                 warn!(
-                    client,
+                    %client,
                     "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
                 );
             }
@@ -326,7 +326,7 @@ fn log_report(client: &str, report: &Report) {
         |pick: fn(&crate::wire::control::NicReport) -> u64| report.nics.iter().map(pick).sum::<u64>();
     let (up, down) = (frames(|n| n.uplink.0), frames(|n| n.downlink.0));
     info!(
-        client,
+        %client,
         load,
         memory_kb = total,
         available_kb = available,

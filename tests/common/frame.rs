@@ -65,6 +65,11 @@ pub fn neighbour_advertisement((dst, src): ([u8; 6], [u8; 6]), target: Ipv6Addr,
     icmp6((dst, src), (target, "ff02::1".parse().unwrap()), body)
 }
 
+/// The link-local address that Linux derives from a MAC (RFC 4291, appendix A).
+pub fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f].into()
+}
+
 /// A router advertisement (RFC 4861) from `router`.
 pub fn router_advertisement((dst, src): ([u8; 6], [u8; 6]), router: Ipv6Addr) -> Vec<u8> {
     let body = vec![134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];

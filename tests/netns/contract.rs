@@ -8,8 +8,8 @@ use tap_rs::sys::packet::PacketSocket;
 
 use crate::common::capture::{drain, first};
 use crate::common::frame::{
-    BROADCAST, STRANGER, arp, arp_request, ethernet, neighbour_advertisement, router_advertisement, tagged,
-    udp4,
+    BROADCAST, STRANGER, arp, arp_request, ethernet, link_local, neighbour_advertisement,
+    router_advertisement, tagged, udp4,
 };
 use crate::common::lab::{Edit, Lab, NIC_READY, Nic, PORT, SESSION, SOON};
 use crate::common::program::Program;
@@ -243,7 +243,7 @@ fn a_strict_nic_has_one_address_and_is_neither_dhcp_server_nor_router() {
     needs_root!();
     let frames = |nic: &Nic| {
         let macs = (STRANGER, nic.mac);
-        let ra = router_advertisement((BROADCAST, nic.mac), "fe80::1".parse().unwrap());
+        let ra = router_advertisement((BROADCAST, nic.mac), link_local(nic.mac));
         [
             udp4(macs, (HOST, [10, 80, 0, 2].into()), (5, 6), b"from another address"),
             udp4(macs, (nic.ipv4(), [255; 4].into()), (67, 68), b"a lease"),

@@ -26,6 +26,12 @@ fn a_signal_stops_both_sides_and_leaves_nothing_behind() {
     needs_root!();
     let lab = Lab::plan().nics(3).build();
     let site = &lab.sites[0];
+    // The lab's own links come up by themselves.
+    let end = Instant::now() + SOON;
+    while !site.client.ip("-6 addr show lan0").contains("fe80") {
+        assert!(Instant::now() < end, "lan0 has no link-local address");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let snapshot = || [&site.client, &lab.server].map(|ns| without_neighbours_effects(state(ns)));
     let before = snapshot();
     for interrupt in [false, true] {
