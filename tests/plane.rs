@@ -160,9 +160,9 @@ impl End {
 struct Bed {
     lan: Netns,
     server: Netns,
+    client: Netns,
     near: End,
     far: End,
-    _client: Netns,
 }
 
 impl Bed {
@@ -178,7 +178,10 @@ impl Bed {
             nl.create_veth(&name("wan0"), &name("wan0"), Some(server.0.as_fd())).unwrap();
             nl.set_up("eth0", true).unwrap();
             give(&mut nl, "wan0", "192.0.2.1");
+            // The way without a tunnel, to compare with.
+            give(&mut nl, "eth0", "10.9.1.2");
         });
+        lan.run(|| give(&mut Netlink::open().unwrap(), "lan0", "10.9.1.1"));
         for (ns, link, addr) in [(&lan, "lan0", "10.9.0.1"), (&server, "wan0", "192.0.2.2")] {
             ns.run(|| {
                 let mut nl = Netlink::open().unwrap();
@@ -190,7 +193,7 @@ impl Bed {
         }
         let far = server.run(|| End::new(Side::Server, NicMode::Tap, suite, offload));
         let near = client.run(|| End::new(Side::Client, NicMode::Macvtap, suite, offload));
-        Some(Self { lan, server, near, far, _client: client })
+        Some(Self { lan, server, client, near, far })
     }
 
     fn report(&mut self) {
@@ -281,6 +284,49 @@ fn round_trip(lan: &Netns, server: &Netns) -> Duration {
     })
 }
 
+/// Sends datagrams of 64 bytes as fast as one thread can for a while; how many arrive a second, and what part.
+fn flood(from: &Netns, to: &Netns, addr: &str, time: Duration) -> (f64, f64) {
+    let target = to.run(|| StdUdp::bind(addr).unwrap());
+    target.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            from.run_as("load-send", || {
+                let socket = StdUdp::bind("0.0.0.0:0").unwrap();
+                socket.connect(addr).unwrap();
+                let (mut n, end) = (0u64, Instant::now() + time);
+                while Instant::now() < end {
+                    for _ in 0..64 {
+                        n += u64::from(socket.send(&[0; 64]).is_ok());
+                    }
+                }
+                n
+            })
+        });
+        let receive = || {
+            let mut n = 0u64;
+            while target.recv(&mut [0; 100]).is_ok() {
+                n += 1;
+            }
+            n
+        };
+        let received = to.run_as("load-receive", receive) as f64;
+        (received / time.as_secs_f64(), received / sender.join().unwrap() as f64)
+    })
+}
+
+/// CPU seconds that the threads of this process with such names have used.
+fn cpu(name: &str) -> f64 {
+    let ticks = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (front, back) = stat.rsplit_once(") ")?;
+        let fields: Vec<&str> = back.split(' ').collect();
+        let both = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+        front.contains(name).then_some(both)
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks.flatten().filter_map(ticks).sum::<f64>() / 100.0
+}
+
 #[test]
 fn bulk_tcp_crosses_macvtap_and_tap_byte_for_byte() {
     let Some(mut bed) = Bed::new(Suite::Aes, OffloadMode::Auto) else { return };
@@ -324,8 +370,24 @@ fn datagrams_too_big_for_their_path_are_told_and_smaller_ones_pass() {
 #[test]
 fn throughput_is_printed() {
     let Some(mut bed) = Bed::new(Suite::Aes, OffloadMode::Auto) else { return };
-    let up = stream(&bed.lan, &bed.server, "10.9.0.2:5001", seconds(0.4), false);
-    let down = stream(&bed.server, &bed.lan, "10.9.0.1:5002", seconds(0.4), false);
-    println!("up {up:.2} Gbit/s, down {down:.2} Gbit/s");
+    println!("round trip {:?}", round_trip(&bed.lan, &bed.server));
+    for (what, from, to, addr) in [
+        ("bare veth", &bed.lan, &bed.client, "10.9.1.2:5000"),
+        ("up", &bed.lan, &bed.server, "10.9.0.2:5001"),
+        ("down", &bed.server, &bed.lan, "10.9.0.1:5002"),
+    ] {
+        let (time, before) = (seconds(0.4), cpu("plane-"));
+        let rate = stream(from, to, addr, time, false);
+        let used = (cpu("plane-") - before) * 8.0 / rate / time.as_secs_f64();
+        println!("{what} {rate:.2} Gbit/s, {used:.2} s of the workers' CPU for a GB, both ends");
+    }
+    for (what, from, to, addr) in
+        [("up", &bed.lan, &bed.server, "10.9.0.2:5003"), ("down", &bed.server, &bed.lan, "10.9.0.1:5004")]
+    {
+        let (time, before) = (seconds(0.2), cpu("plane-"));
+        let (rate, part) = flood(from, to, addr, time);
+        let used = (cpu("plane-") - before) * 1e6 / rate / time.as_secs_f64();
+        println!("{what} {rate:.0} small datagrams/s, {:.0} % of them, {used:.1} µs each", part * 100.0);
+    }
     bed.report();
 }
