@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Each test has network namespaces of its own, which end with its threads. `TAPRS_SECONDS` sets how long the load
-//! runs, for a look with a profiler; figures are printed, never judged.
+//! runs, for a look with a profiler, `TAPRS_LOSS_PER_MILLE` how lossy the lossy test is; figures are printed, never judged.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp};
 use std::os::fd::AsFd;
 use std::path::Path as FilePath;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, Builder};
@@ -343,6 +344,49 @@ fn bulk_tcp_crosses_without_any_offload_and_under_the_other_suite() {
     let up = stream(&bed.lan, &bed.server, "10.9.0.2:5001", seconds(0.4), true);
     let down = stream(&bed.server, &bed.lan, "10.9.0.1:5002", seconds(0.4), true);
     println!("up {up:.2} Gbit/s, down {down:.2} Gbit/s, every byte compared");
+    bed.report();
+}
+
+/// Runs a program of the system in the calling thread's namespace. False where it is missing or fails.
+fn system(command: &str) -> bool {
+    let mut words = command.split(' ');
+    let mut program = std::process::Command::new(words.next().unwrap());
+    program.args(words).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// TCP segments with a wrong checksum that this namespace's kernel has seen.
+fn checksum_errors() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
+    let mut lines = text.lines().filter(|l| l.starts_with("Tcp:")).map(|l| l.split(' '));
+    let (mut names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.position(|n| n == "InCsumErrors").unwrap();
+    values.nth(at).unwrap().parse().unwrap()
+}
+
+#[test]
+fn bulk_tcp_survives_the_loss_of_single_datagrams_byte_for_byte() {
+    let Some(mut bed) = Bed::new(Suite::Aes, OffloadMode::Auto) else { return };
+    // Each datagram on its own, and one in a hundred lost, each way.
+    let per_mille = std::env::var("TAPRS_LOSS_PER_MILLE").unwrap_or_else(|_| "10".into());
+    let lossy = || {
+        let rule = "table netdev loss {\n chain i {\n  type filter hook ingress device \"wan0\" priority 0;\n  \
+                    ip protocol udp numgen random mod 1000 < LOSS drop;\n }\n}\n";
+        let rule = rule.replace("LOSS", &per_mille);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(rule.as_bytes()).unwrap();
+        system("ethtool -K wan0 tx-udp-segmentation off gso off gro off")
+            && system(&format!("nft -f {}", file.path().display()))
+    };
+    if !bed.client.run(lossy) || !bed.server.run(lossy) {
+        println!("SKIPPED (needs ethtool and nft): {}", thread::current().name().unwrap_or_default());
+        return;
+    }
+    let up = stream(&bed.lan, &bed.server, "10.9.0.2:5001", seconds(0.5), true);
+    let down = stream(&bed.server, &bed.lan, "10.9.0.1:5002", seconds(0.5), true);
+    println!("up {up:.2} Gbit/s, down {down:.2} Gbit/s at {per_mille} ‰ loss, every byte compared");
+    assert_eq!((bed.lan.run(checksum_errors), bed.server.run(checksum_errors)), (0, 0));
+    let salvaged = |end: &End| end.worker.counters().salvaged.load(Relaxed);
+    println!("salvaged {} and {} packets", salvaged(&bed.near), salvaged(&bed.far));
     bed.report();
 }
 
