@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Each test has network namespaces of its own, which end with its threads. `TAPRS_SECONDS` sets how long the load
-//! runs, for a look with a profiler; figures are printed, never judged.
+//! runs, for a look with a profiler, `TAPRS_LOSS_PER_MILLE` how lossy the lossy test is; figures are printed, never judged.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket as StdUdp};
 use std::os::fd::AsFd;
 use std::path::Path as FilePath;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, Builder};
@@ -160,9 +161,9 @@ impl End {
 struct Bed {
     lan: Netns,
     server: Netns,
+    client: Netns,
     near: End,
     far: End,
-    _client: Netns,
 }
 
 impl Bed {
@@ -178,7 +179,10 @@ impl Bed {
             nl.create_veth(&name("wan0"), &name("wan0"), Some(server.0.as_fd())).unwrap();
             nl.set_up("eth0", true).unwrap();
             give(&mut nl, "wan0", "192.0.2.1");
+            // The way without a tunnel, to compare with.
+            give(&mut nl, "eth0", "10.9.1.2");
         });
+        lan.run(|| give(&mut Netlink::open().unwrap(), "lan0", "10.9.1.1"));
         for (ns, link, addr) in [(&lan, "lan0", "10.9.0.1"), (&server, "wan0", "192.0.2.2")] {
             ns.run(|| {
                 let mut nl = Netlink::open().unwrap();
@@ -190,7 +194,7 @@ impl Bed {
         }
         let far = server.run(|| End::new(Side::Server, NicMode::Tap, suite, offload));
         let near = client.run(|| End::new(Side::Client, NicMode::Macvtap, suite, offload));
-        Some(Self { lan, server, near, far, _client: client })
+        Some(Self { lan, server, client, near, far })
     }
 
     fn report(&mut self) {
@@ -281,6 +285,49 @@ fn round_trip(lan: &Netns, server: &Netns) -> Duration {
     })
 }
 
+/// Sends datagrams of 64 bytes as fast as one thread can for a while; how many arrive a second, and what part.
+fn flood(from: &Netns, to: &Netns, addr: &str, time: Duration) -> (f64, f64) {
+    let target = to.run(|| StdUdp::bind(addr).unwrap());
+    target.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            from.run_as("load-send", || {
+                let socket = StdUdp::bind("0.0.0.0:0").unwrap();
+                socket.connect(addr).unwrap();
+                let (mut n, end) = (0u64, Instant::now() + time);
+                while Instant::now() < end {
+                    for _ in 0..64 {
+                        n += u64::from(socket.send(&[0; 64]).is_ok());
+                    }
+                }
+                n
+            })
+        });
+        let receive = || {
+            let mut n = 0u64;
+            while target.recv(&mut [0; 100]).is_ok() {
+                n += 1;
+            }
+            n
+        };
+        let received = to.run_as("load-receive", receive) as f64;
+        (received / time.as_secs_f64(), received / sender.join().unwrap() as f64)
+    })
+}
+
+/// CPU seconds that the threads of this process with such names have used.
+fn cpu(name: &str) -> f64 {
+    let ticks = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (front, back) = stat.rsplit_once(") ")?;
+        let fields: Vec<&str> = back.split(' ').collect();
+        let both = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+        front.contains(name).then_some(both)
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks.flatten().filter_map(ticks).sum::<f64>() / 100.0
+}
+
 #[test]
 fn bulk_tcp_crosses_macvtap_and_tap_byte_for_byte() {
     let Some(mut bed) = Bed::new(Suite::Aes, OffloadMode::Auto) else { return };
@@ -297,6 +344,49 @@ fn bulk_tcp_crosses_without_any_offload_and_under_the_other_suite() {
     let up = stream(&bed.lan, &bed.server, "10.9.0.2:5001", seconds(0.4), true);
     let down = stream(&bed.server, &bed.lan, "10.9.0.1:5002", seconds(0.4), true);
     println!("up {up:.2} Gbit/s, down {down:.2} Gbit/s, every byte compared");
+    bed.report();
+}
+
+/// Runs a program of the system in the calling thread's namespace. False where it is missing or fails.
+fn system(command: &str) -> bool {
+    let mut words = command.split(' ');
+    let mut program = std::process::Command::new(words.next().unwrap());
+    program.args(words).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// TCP segments with a wrong checksum that this namespace's kernel has seen.
+fn checksum_errors() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
+    let mut lines = text.lines().filter(|l| l.starts_with("Tcp:")).map(|l| l.split(' '));
+    let (mut names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.position(|n| n == "InCsumErrors").unwrap();
+    values.nth(at).unwrap().parse().unwrap()
+}
+
+#[test]
+fn bulk_tcp_survives_the_loss_of_single_datagrams_byte_for_byte() {
+    let Some(mut bed) = Bed::new(Suite::Aes, OffloadMode::Auto) else { return };
+    // Each datagram on its own, and one in a hundred lost, each way.
+    let per_mille = std::env::var("TAPRS_LOSS_PER_MILLE").unwrap_or_else(|_| "10".into());
+    let lossy = || {
+        let rule = "table netdev loss {\n chain i {\n  type filter hook ingress device \"wan0\" priority 0;\n  \
+                    ip protocol udp numgen random mod 1000 < LOSS drop;\n }\n}\n";
+        let rule = rule.replace("LOSS", &per_mille);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(rule.as_bytes()).unwrap();
+        system("ethtool -K wan0 tx-udp-segmentation off gso off gro off")
+            && system(&format!("nft -f {}", file.path().display()))
+    };
+    if !bed.client.run(lossy) || !bed.server.run(lossy) {
+        println!("SKIPPED (needs ethtool and nft): {}", thread::current().name().unwrap_or_default());
+        return;
+    }
+    let up = stream(&bed.lan, &bed.server, "10.9.0.2:5001", seconds(0.5), true);
+    let down = stream(&bed.server, &bed.lan, "10.9.0.1:5002", seconds(0.5), true);
+    println!("up {up:.2} Gbit/s, down {down:.2} Gbit/s at {per_mille} ‰ loss, every byte compared");
+    assert_eq!((bed.lan.run(checksum_errors), bed.server.run(checksum_errors)), (0, 0));
+    let salvaged = |end: &End| end.worker.counters().salvaged.load(Relaxed);
+    println!("salvaged {} and {} packets", salvaged(&bed.near), salvaged(&bed.far));
     bed.report();
 }
 
@@ -324,8 +414,24 @@ fn datagrams_too_big_for_their_path_are_told_and_smaller_ones_pass() {
 #[test]
 fn throughput_is_printed() {
     let Some(mut bed) = Bed::new(Suite::Aes, OffloadMode::Auto) else { return };
-    let up = stream(&bed.lan, &bed.server, "10.9.0.2:5001", seconds(0.4), false);
-    let down = stream(&bed.server, &bed.lan, "10.9.0.1:5002", seconds(0.4), false);
-    println!("up {up:.2} Gbit/s, down {down:.2} Gbit/s");
+    println!("round trip {:?}", round_trip(&bed.lan, &bed.server));
+    for (what, from, to, addr) in [
+        ("bare veth", &bed.lan, &bed.client, "10.9.1.2:5000"),
+        ("up", &bed.lan, &bed.server, "10.9.0.2:5001"),
+        ("down", &bed.server, &bed.lan, "10.9.0.1:5002"),
+    ] {
+        let (time, before) = (seconds(0.4), cpu("plane-"));
+        let rate = stream(from, to, addr, time, false);
+        let used = (cpu("plane-") - before) * 8.0 / rate / time.as_secs_f64();
+        println!("{what} {rate:.2} Gbit/s, {used:.2} s of the workers' CPU for a GB, both ends");
+    }
+    for (what, from, to, addr) in
+        [("up", &bed.lan, &bed.server, "10.9.0.2:5003"), ("down", &bed.server, &bed.lan, "10.9.0.1:5004")]
+    {
+        let (time, before) = (seconds(0.2), cpu("plane-"));
+        let (rate, part) = flood(from, to, addr, time);
+        let used = (cpu("plane-") - before) * 1e6 / rate / time.as_secs_f64();
+        println!("{what} {rate:.0} small datagrams/s, {:.0} % of them, {used:.1} µs each", part * 100.0);
+    }
     bed.report();
 }

@@ -20,7 +20,7 @@ pub const MAX_FRAMES: usize = 48;
 pub const MAX_PER_SESSION: usize = 16;
 
 /// How long missing parts are waited for.
-pub const PATIENCE: Duration = Duration::from_millis(8);
+pub const PATIENCE: Duration = Duration::from_millis(4);
 
 /// How many datagrams may overtake another without its counting as lost.
 pub const REORDER: u64 = 16;

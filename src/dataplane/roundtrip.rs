@@ -385,6 +385,32 @@ fn a_duplicate_is_harmless_and_a_contradiction_costs_its_frame() {
 }
 
 #[test]
+fn packets_that_begin_and_end_with_their_parts_are_saved() {
+    let frame = sample::tcp_frame(false, 10_000);
+    let offload = Offload { needs_checksum: true, gso: Some(Gso::Tcp(1000)) };
+    let headers = frame.len() - 10_000;
+    let first = Record::First { nic: NicId(0), frame: 1, total: frame.len() as u32, offload };
+    let next = |at| Record::Next { nic: NicId(0), frame: 1, offset: at as u32 };
+    let parts = [(first, 0..headers + 2000), (next(headers + 3000), headers + 3000..frame.len())];
+    let (mut reassembly, mut out) = (Reassembly::default(), Collected::default());
+    let now = Instant::now();
+    for (record, range) in parts {
+        let body = &frame[range];
+        let plaintext = [&record.encode(body.len() as u16)[..], body].concat();
+        let origin = Origin { session: 1, lane: 0, seq: 0, buffer: 3, start: 0, now };
+        unpack(&mut reassembly, origin, &plaintext, &OneBuffer(&plaintext), &mut out);
+        reassembly.keep(&OneBuffer(&plaintext));
+    }
+    expire(&mut reassembly, now + PATIENCE, &mut out);
+    let payloads: Vec<_> = out.frames.iter().map(|(_, _, f)| f.len() - headers).collect();
+    assert_eq!(payloads, [2000, 7000]);
+    let got: Vec<_> = out.frames.iter().flat_map(packets).collect();
+    let mut want = packets(&(NicId(0), offload, frame));
+    want.remove(2);
+    assert!(got == want);
+}
+
+#[test]
 fn nothing_of_an_earlier_frame_is_left_in_the_padding() {
     let (mut lane, opener) = direction(9);
     let mut batch = Batch::new();
