@@ -30,6 +30,10 @@ fn the_keys_directory_is_private_and_goes_with_its_guard() {
     for name in ["server.key", "client.key", "server.toml", "client.toml"] {
         assert_eq!(dir.join(name).metadata().unwrap().permissions().mode() & 0o077, 0, "{name}");
     }
+    for name in ["server.toml", "client.toml"] {
+        let (_, warnings) = crate::config::load(&dir.join(name), &Default::default()).unwrap();
+        assert!(warnings.is_empty(), "{name}: {warnings:?}");
+    }
     drop(cast);
     assert!(!dir.exists());
 }
