@@ -16,6 +16,7 @@
 mod client;
 mod control;
 mod daemon;
+pub mod demo;
 mod load;
 mod log;
 pub mod ping;

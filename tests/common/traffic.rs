@@ -40,15 +40,16 @@ pub fn tcp(client: &Ns, server: &Ns, ip: IpAddr, up: usize, down: usize) -> Dura
     let listener = server.inside(|| TcpListener::bind((ip, 0)).unwrap());
     let there = listener.local_addr().unwrap();
     let start = Instant::now();
+    // The kernel takes the connection before it is accepted, so that a failure here leaves nobody waiting.
+    let mut stream = client.inside(|| TcpStream::connect_timeout(&there, PATIENCE)).unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    patient(&stream);
+    patient(&accepted);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let (mut stream, _) = listener.accept().unwrap();
-            patient(&stream);
-            expect(&mut stream, up);
-            send(&mut stream, down);
+            expect(&mut accepted, up);
+            send(&mut accepted, down);
         });
-        let mut stream = client.inside(|| TcpStream::connect_timeout(&there, PATIENCE).unwrap());
-        patient(&stream);
         send(&mut stream, up);
         expect(&mut stream, down);
     });

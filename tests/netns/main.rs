@@ -6,6 +6,7 @@
 mod common;
 
 mod contract;
+mod demo;
 mod faults;
 mod forward;
 mod identity;
