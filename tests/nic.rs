@@ -49,7 +49,7 @@ fn netns<const N: usize>() -> Option<[Netns; N]> {
     if process::is_root() {
         return Some(std::array::from_fn(|_| Netns::new()));
     }
-    println!("SKIPPED (needs root): {}", thread::current().name().unwrap_or_default());
+    skipped("needs root");
     None
 }
 
@@ -643,4 +643,11 @@ impl Write for Log {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Not by `println!`, which the test harness keeps to itself where a test passes.
+fn skipped(why: &str) {
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    std::io::Write::write_all(&mut std::io::stderr(), format!("SKIPPED ({why}): {name}\n").as_bytes())
+        .unwrap();
 }
