@@ -41,7 +41,8 @@ fn the_demo_shows_everything_and_leaves_nothing_however_it_ends() {
         &["fetch", "10.77.0.150", "200 OK"],
         &["fetch", "10.77.0.151", "200 OK"],
         &["secret is 0 times on the underlay"],
-        &["transfer", "bit/s"],
+        &["transfer", "to server", "bit/s"],
+        &["transfer", "to LAN", "bit/s"],
     ] {
         assert_eq!(demo.count(words), 1, "{words:?}");
     }
