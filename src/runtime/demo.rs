@@ -270,7 +270,7 @@ fn sealed(screen: &Screen, wire: &Seen, lan: &Seen) -> Result<()> {
     let text = format!("all {} packets of the tunnel were looked at ({} bytes):", wire.datagrams, wire.bytes);
     screen.result(clean, "capture", &text);
     screen.more(&format!(
-        "the pages' secret is {} times on the underlay, {} times on the LAN",
+        "the pages' secret: {} times on the underlay, {} times on the LAN",
         wire.hits, lan.hits
     ));
     if clean {

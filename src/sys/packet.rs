@@ -61,7 +61,7 @@ impl PacketSocket {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// The next frame, or `None` if none comes within `patience`.
+    /// The next frame, or `None` if none comes within `patience` or before a signal does.
     ///
     /// # Errors
     /// `ENETDOWN` once, when the link goes down.
@@ -69,10 +69,12 @@ impl PacketSocket {
         let mut wanted = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let millis = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
         // SAFETY: one valid pollfd.
-        if check(unsafe { libc::poll(&mut wanted, 1, millis) })? == 0 {
-            return Ok(None);
+        match check(unsafe { libc::poll(&mut wanted, 1, millis) }) {
+            Ok(1..) => self.take().map(Some),
+            Ok(_) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(e) => Err(e),
         }
-        self.take().map(Some)
     }
 
     /// How many frames the kernel could not keep for this socket since the last time this was asked.

@@ -65,7 +65,9 @@ fn send(stream: &mut TcpStream, total: usize) {
     let mut sent = 0;
     while sent < total {
         let part = pattern(sent);
-        sent += stream.write(&part[..part.len().min(total - sent).min(128 << 10)]).unwrap();
+        let part = &part[..part.len().min(total - sent).min(128 << 10)];
+        stream.write_all(part).unwrap();
+        sent += part.len();
     }
 }
 
@@ -73,7 +75,7 @@ fn expect(stream: &mut TcpStream, total: usize) {
     let (mut got, mut buffer) = (0, vec![0; 128 << 10]);
     while got < total {
         let want = buffer.len().min(total - got);
-        let len = stream.read(&mut buffer[..want]).unwrap();
+        let len = uninterrupted(|| stream.read(&mut buffer[..want])).unwrap();
         assert!(len > 0, "the connection ended after {got} of {total} bytes");
         let mut checked = 0;
         while checked < len {
@@ -83,6 +85,16 @@ fn expect(stream: &mut TcpStream, total: usize) {
             checked += n;
         }
         got += len;
+    }
+}
+
+/// Again, where a signal came between.
+fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 
@@ -98,10 +110,10 @@ pub fn udp_echo(client: &Ns, server: &Ns, ip: IpAddr, len: usize) {
     for socket in [&there, &here] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
     }
-    let (got, from) = there.recv_from(&mut buffer).expect("the datagram did not arrive");
+    let (got, from) = uninterrupted(|| there.recv_from(&mut buffer)).expect("the datagram did not arrive");
     assert!(buffer[..got] == pattern(0)[..len], "{got} bytes instead of {len}, or others");
     there.send_to(&buffer[..got], from).unwrap();
-    let got = here.recv(&mut buffer).expect("the answer did not arrive");
+    let got = uninterrupted(|| here.recv(&mut buffer)).expect("the answer did not arrive");
     assert!(buffer[..got] == pattern(0)[..len], "{got} bytes instead of {len}, or others");
 }
 
@@ -116,7 +128,7 @@ pub fn udp_storm(client: &Ns, server: &Ns, ip: IpAddr, count: usize, largest: us
     std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let (mut arrived, mut buffer) = (0, vec![0; 65_536]);
-            while let Ok(len) = there.recv(&mut buffer) {
+            while let Ok(len) = uninterrupted(|| there.recv(&mut buffer)) {
                 let (head, rest) = buffer[..len].split_first_chunk::<8>().expect("shorter than any sent");
                 let n = usize::try_from(u64::from_le_bytes(*head)).unwrap();
                 assert!(n < count && len == size(n), "{len} bytes with number {n} of {count}");

@@ -40,12 +40,15 @@ fn the_demo_shows_everything_and_leaves_nothing_however_it_ends() {
         &["the script said", "root"],
         &["fetch", "10.77.0.150", "200 OK"],
         &["fetch", "10.77.0.151", "200 OK"],
-        &["secret is 0 times on the underlay"],
-        &["transfer", "bit/s"],
+        &["secret: 0 times on the underlay"],
+        &["transfer", "to server", "bit/s"],
+        &["transfer", "to LAN", "bit/s"],
     ] {
         assert_eq!(demo.count(words), 1, "{words:?}");
     }
-    assert!(demo.lines().iter().all(|line| line.chars().count() <= 80 && !line.contains('\x1b')));
+    let lines = demo.lines();
+    let bad = lines.iter().find(|line| line.chars().count() > 80 || line.contains('\x1b'));
+    assert_eq!(bad, None, "80 columns, and no colour where nobody looks");
     assert_eq!((papers(), actors()), (0, 0));
     assert_eq!(ns.ip("-br link").lines().count(), 1, "only the loopback is left in the namespace around it");
 

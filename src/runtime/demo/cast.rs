@@ -19,7 +19,7 @@ use crate::sys::process::{die_with_parent, signal_group};
 
 const SCRIPT: &str = "#!/bin/sh\n\
     # Pushed by the server, run on the client before its NICs are there.\n\
-    echo \"hello from the server: I run as $(id -un) on the client, in $(pwd)\"\n";
+    echo \"hello, I run as $(id -un) in $(pwd) on the client\"\n";
 
 pub(super) struct Cast {
     dir: Dir,

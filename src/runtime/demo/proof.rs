@@ -145,7 +145,7 @@ impl Flow {
         };
         let receive = move || {
             let mut block = vec![0; 256 << 10];
-            while let Ok(len @ 1..) = sink.read(&mut block) {
+            while let Ok(len @ 1..) = read(&mut sink, &mut block) {
                 counter.fetch_add(u64::try_from(len).unwrap_or_default(), Relaxed);
             }
         };
@@ -166,6 +166,16 @@ impl Drop for Flow {
     fn drop(&mut self) {
         self.ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// A read that a signal does not end.
+fn read(from: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match from.read(into) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            read => return read,
+        }
     }
 }
 
@@ -217,7 +227,7 @@ fn answer(mut stream: TcpStream, page: &str) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let (mut request, mut piece) = (Vec::new(), [0; 1024]);
     while !request.windows(4).any(|w| w == b"\r\n\r\n") && request.len() < 16 << 10 {
-        match stream.read(&mut piece)? {
+        match read(&mut stream, &mut piece)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
             len => request.extend_from_slice(piece.get(..len).unwrap_or_default()),
         }
