@@ -7,7 +7,6 @@
 //! Rules that snow leaves to its user: no state is read after an error, keys are split off only when the handshake is
 //! finished, and keys of the wrong length never reach it.
 
-use aws_lc_rs::agreement::{self, UnparsedPublicKey, X25519};
 use blake2::{Blake2s256, Digest};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -15,12 +14,13 @@ use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::aead::{AeadKey, TAG_LEN};
 use crate::proto::session::Keys;
+use crate::sys::x25519;
 use crate::types::Suite;
 use crate::wire::datagram::{COOKIE_LEN, INIT_HEADER_LEN, Init, NOISE_1_LEN, NOISE_2_LEN, NOISE_PAYLOAD_LEN};
 
@@ -224,15 +224,8 @@ impl Random for SeededRandom {
 
 #[derive(Default)]
 struct DhX25519 {
-    private: [u8; 32],
+    private: Zeroizing<[u8; 32]>,
     public: [u8; 32],
-    key: Option<agreement::PrivateKey>,
-}
-
-impl Drop for DhX25519 {
-    fn drop(&mut self) {
-        self.private.zeroize();
-    }
 }
 
 impl Dh for DhX25519 {
@@ -250,12 +243,8 @@ impl Dh for DhX25519 {
 
     fn set(&mut self, privkey: &[u8]) {
         let Ok(private) = privkey.try_into() else { return };
-        self.private = private;
-        self.key = agreement::PrivateKey::from_private_key(&X25519, privkey).ok();
-        let public = self.key.as_ref().and_then(|k| k.compute_public_key().ok());
-        if let Some(public) = public.and_then(|p| p.as_ref().try_into().ok()) {
-            self.public = public;
-        }
+        self.private = Zeroizing::new(private);
+        self.public = x25519::public_key(&self.private);
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
@@ -270,21 +259,15 @@ impl Dh for DhX25519 {
     }
 
     fn privkey(&self) -> &[u8] {
-        &self.private
+        &*self.private
     }
 
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
-        let key = self.key.as_ref().ok_or(snow::Error::Dh)?;
-        let (pubkey, out) =
-            (pubkey.get(..32).ok_or(snow::Error::Dh)?, out.get_mut(..32).ok_or(snow::Error::Dh)?);
-        agreement::agree(key, UnparsedPublicKey::new(&X25519, pubkey), snow::Error::Dh, |shared| {
-            let zero = shared.iter().fold(0, |a, b| a | b) == 0;
-            if zero || shared.len() != out.len() {
-                return Err(snow::Error::Dh);
-            }
-            out.copy_from_slice(shared);
-            Ok(())
-        })
+        // snow keeps keys in larger arrays, zeros behind.
+        let public = pubkey.first_chunk().ok_or(snow::Error::Dh)?;
+        let shared = x25519::shared_secret(&self.private, public).ok_or(snow::Error::Dh)?;
+        out.get_mut(..32).ok_or(snow::Error::Dh)?.copy_from_slice(&*shared);
+        Ok(())
     }
 }
 
