@@ -5,7 +5,7 @@ mod roster;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -22,7 +22,6 @@ use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
 use crate::dataplane::Notice;
 use crate::keys::{PresharedKey, PrivateKey};
-use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::pmtu::CEILING;
@@ -66,6 +65,7 @@ struct Host {
     local: SocketAddr,
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
+    stranger_named: Option<Instant>,
 }
 
 impl Host {
@@ -98,6 +98,7 @@ impl Host {
             signals,
             local,
             paths: BTreeMap::new(),
+            stranger_named: None,
             config,
         };
         let config = host.config.clone();
@@ -246,7 +247,7 @@ impl Host {
                     "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
                 );
             }
-            Event::Resolve | Event::Push { .. } => {}
+            Event::Resolve { .. } | Event::Push { .. } => {}
         }
     }
 
@@ -260,7 +261,11 @@ impl Host {
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
         let taken = match notice {
-            Notice::Datagram { path, bytes } => self.server.handle_datagram(now, path, &bytes),
+            Notice::Datagram { path, bytes } => {
+                let taken = self.server.handle_datagram(now, path, &bytes);
+                self.name_stranger(now, path);
+                taken
+            }
             Notice::Control { index, path, bytes, .. } => {
                 self.server.handle_control(now, index, path, &bytes)
             }
@@ -292,15 +297,27 @@ impl Host {
             Notice::RekeyWanted { .. } => Ok(()),
         };
         if let Err(reason) = taken {
-            self.note_refusal(reason);
+            debug!(reason = reason.label(), "dropped");
         }
         Ok(())
     }
 
-    fn note_refusal(&self, reason: DropReason) {
-        debug!(reason = reason.label(), "dropped");
+    /// Says whom the server does not know: most often a client that has yet to be written into the config.
+    fn name_stranger(&mut self, now: Instant, path: Path) {
+        let Some(public_key) = self.server.take_stranger() else { return };
+        if self.stranger_named.is_none_or(|t| now >= t + STRANGERS_EVERY) {
+            self.stranger_named = Some(now);
+            warn!(
+                endpoint = %path.remote,
+                %public_key,
+                "refused: no client has this key; to let it in, write that as public_key under [[clients]] and reload"
+            );
+        }
     }
 }
+
+/// Strangers are named this often at the most: whoever has the server's public key can be one.
+const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 
 /// Each allowed AEAD, with a pre-shared key and without: which it is to be depends on the client.
 fn suites(config: &ServerConfig) -> Vec<Suite> {
