@@ -1,17 +1,19 @@
 //! The server: the NICs of every client, a session with each.
 
+mod advice;
 mod roster;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
+use self::advice::Advice;
 use self::roster::Roster;
 use super::client::any_like;
 use super::control::{LinkEvents, Signals, Wish, until};
@@ -29,6 +31,7 @@ use crate::proto::server::{ClientSpec, Server, ServerParams};
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
 use crate::wire::control::Report;
+use crate::wire::datagram::{Header, Type};
 
 /// Runs until a signal ends it. Returns the exit status.
 pub async fn run(
@@ -65,7 +68,7 @@ struct Host {
     local: SocketAddr,
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
-    stranger_named: Option<Instant>,
+    advice: Advice,
 }
 
 impl Host {
@@ -98,7 +101,7 @@ impl Host {
             signals,
             local,
             paths: BTreeMap::new(),
-            stranger_named: None,
+            advice: Advice::default(),
             config,
         };
         let config = host.config.clone();
@@ -263,7 +266,8 @@ impl Host {
         let taken = match notice {
             Notice::Datagram { path, bytes } => {
                 let taken = self.server.handle_datagram(now, path, &bytes);
-                self.name_stranger(now, path);
+                let hello = Header::decode(&bytes).is_ok_and(|header| header.kind == Type::Hello);
+                self.advise(now, path, hello && taken.is_ok());
                 taken
             }
             Notice::Control { index, path, bytes, .. } => {
@@ -302,22 +306,17 @@ impl Host {
         Ok(())
     }
 
-    /// Says whom the server does not know: most often a client that has yet to be written into the config.
-    fn name_stranger(&mut self, now: Instant, path: Path) {
-        let Some(public_key) = self.server.take_stranger() else { return };
-        if self.stranger_named.is_none_or(|t| now >= t + STRANGERS_EVERY) {
-            self.stranger_named = Some(now);
-            warn!(
-                endpoint = %path.remote,
-                %public_key,
-                "refused: no client has this key; to let it in, write that as public_key under [[clients]] and reload"
-            );
+    /// Tells of who cannot get in, and why that may be.
+    fn advise(&mut self, now: Instant, path: Path, hello: bool) {
+        if let Some(key) = self.server.take_stranger() {
+            self.advice.stranger(now, path, key);
+        }
+        if hello && !self.paths.values().any(|known| *known == path.remote) {
+            let nics = self.config.clients.iter().flat_map(|client| &client.nics);
+            self.advice.greeted(now, path, nics.map(|nic| &nic.spec));
         }
     }
 }
-
-/// Strangers are named this often at the most: whoever has the server's public key can be one.
-const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 
 /// Each allowed AEAD, with a pre-shared key and without: which it is to be depends on the client.
 fn suites(config: &ServerConfig) -> Vec<Suite> {

@@ -87,6 +87,25 @@ fn a_client_without_a_session_is_told_what_to_look_at() {
     );
 }
 
+/// Without NAT between them: the client's box has an address of the subnet that its NICs bring to the server.
+#[test]
+fn a_server_whose_answers_go_into_its_own_nic_says_so() {
+    needs_root!();
+    let lab = Lab::plan().router().build();
+    let mut nic = lab.sites[0].nics[0].clone();
+    nic.ip = [172, 30, 0, 100].into();
+    let edit = Edit { nics: Some(vec![vec![nic]]), ipv4_only: true, ..Edit::default() };
+    lab.write("server.toml", lab.server_toml(&edit).replace("100/24", "100/25"));
+    let server = lab.run_server();
+    let client = lab.start_client(0, &edit);
+    let advice = server.wait_for_log(&["answers to this client are routed into this NIC", "tap0x0"], SOON);
+    let command = advice.split('`').nth(1).unwrap().replace("GATEWAY", "172.31.0.2");
+    assert_eq!(command, "ip route add 172.30.0.2 via 172.31.0.2");
+    assert_eq!(client.count(&[SESSION]), 0);
+    lab.server.exec(&command.split(' ').collect::<Vec<_>>());
+    client.wait_for_log(&[SESSION], SOON);
+}
+
 #[test]
 fn sides_that_disagree_about_a_nic_are_told() {
     needs_root!();
