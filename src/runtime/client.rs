@@ -316,7 +316,12 @@ impl Session {
             Err(refusal) => {
                 warn!("{}", refusal.why);
                 self.client.report_status(now, revision, refusal.state, refusal.code);
-                refusal.ends.then_some(refusal.code)
+                if !refusal.ends {
+                    return None;
+                }
+                // The server hears why before it hears the good-bye.
+                self.client.handle_timeout(now);
+                Some(refusal.code)
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::proto::pmtu::CEILING;
 use crate::proto::server::{ClientSpec, Server, ServerParams};
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
-use crate::wire::control::Report;
+use crate::wire::control::{PushState, Report};
 use crate::wire::datagram::{Header, Type};
 
 /// Runs until a signal ends it. Returns the exit status.
@@ -241,7 +241,12 @@ impl Host {
             }
             Event::Status { revision, state, code } => {
                 let revision = format_args!("{revision:016x}").to_string();
-                info!(%client, revision, ?state, code, "push answered");
+                match state {
+                    PushState::Applied => info!(%client, revision, "the client follows its config"),
+                    _ => {
+                        warn!(%client, revision, ?state, code, "the client refuses its config; its own log says why")
+                    }
+                }
             }
             Event::Report(report) => log_report(client, &report),
             Event::Flapping => {
