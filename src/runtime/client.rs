@@ -113,6 +113,7 @@ impl Session {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop(0)),
                     Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),
+                    Wish::Rekey => self.client.rekey(),
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
                 events = self.links.next() => self.handle_links(Instant::now(), &events),

@@ -115,6 +115,7 @@ impl Host {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop()),
                     Wish::Reload => self.reload(Instant::now()),
+                    Wish::Rekey => warn!("SIGUSR1 renews the session on a client; a server answers its clients"),
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
                 events = self.links.next() => {

@@ -11,6 +11,7 @@ mod faults;
 mod forward;
 mod identity;
 mod push;
+mod rekey;
 mod reload;
 mod running;
 mod stage;
