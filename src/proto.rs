@@ -1,5 +1,15 @@
 //! The protocol as state machines without I/O.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 pub mod activity;
 pub mod aead;
 pub mod client;

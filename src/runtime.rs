@@ -13,6 +13,16 @@
 //! The loop owns the state machines, the NICs and the workers' handles. It is the only place that reads the clock for
 //! them. It never touches a frame.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 mod client;
 mod control;
 mod daemon;
