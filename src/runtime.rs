@@ -34,6 +34,7 @@ mod plane;
 mod ports;
 pub mod script;
 mod server;
+pub mod status;
 
 use std::path::Path;
 
@@ -59,7 +60,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, daemon).await,
+            Config::Client(config) => client::run(config, path, daemon).await,
             Config::Server(config) => server::run(config, path, overrides, daemon).await,
         }
     });

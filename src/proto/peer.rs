@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rand::CryptoRng;
 
 use crate::proto::activity::Activity;
-use crate::proto::output::{Output, Outputs, PeerId};
+use crate::proto::output::{Output, Outputs, PeerId, SessionInfo};
 use crate::proto::pmtu::{CEILING, FLOOR, PathMtu};
 use crate::proto::session::{DATA_OVERHEAD, Keys, Lane, Opener, REKEY_AFTER_DATAGRAMS, establish};
 use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER, REKEY_AFTER_BYTES};
@@ -183,6 +183,22 @@ impl Peer {
     /// True where there is no session, or one with another run of the other end's program.
     pub(crate) fn is_new(&self, instance: u64) -> bool {
         self.current.as_ref().is_none_or(|slot| slot.instance != instance)
+    }
+
+    /// The session in use.
+    pub(crate) fn info(&self) -> Option<SessionInfo> {
+        let slot = self.current.as_ref()?;
+        let v = slot.opener.volume();
+        Some(SessionInfo {
+            suite: slot.suite,
+            since: slot.since,
+            path: self.path?,
+            datagram: self.pmtu.size(),
+            rtt: self.rtt,
+            heard: self.activity.received(),
+            sent: (v.sent.load(Relaxed), v.sent_bytes.load(Relaxed)),
+            received: (v.received.load(Relaxed), v.received_bytes.load(Relaxed)),
+        })
     }
 
     /// True where this INIT has made a session that is in use already.

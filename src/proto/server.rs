@@ -21,7 +21,7 @@ use crate::metrics::DropReason;
 use crate::proto::client::read_payload;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
-use crate::proto::output::{Event, Output, Outputs, PeerId};
+use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Handshaken, Peer, Ponged};
 use crate::proto::pull::{chunk, hash_of, revision_of};
 use crate::proto::timers::SILENT_AFTER;
@@ -246,9 +246,10 @@ impl Server {
         self.reschedule(id);
     }
 
-    /// The smoothed round-trip time to a client.
-    pub fn rtt(&self, id: PeerId) -> Option<Duration> {
-        self.clients.get(&id).and_then(|c| c.peer.rtt)
+    /// A client's session in use, and whether the client is silent.
+    pub fn session(&self, id: PeerId) -> Option<(SessionInfo, bool)> {
+        let client = self.clients.get(&id)?;
+        Some((client.peer.info()?, client.silent))
     }
 
     /// Says good-bye to every client.

@@ -20,6 +20,7 @@ use super::daemon::Background;
 use super::load;
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
+use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{ClientConfig, NicSource, SuiteChoice};
 use crate::dataplane::Notice;
@@ -30,7 +31,7 @@ use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
 use crate::sys::udp::{UdpSocket, path_mtu_hint};
 use crate::types::{Path, Suite};
-use crate::wire::control::REPORT_NICS;
+use crate::wire::control::{PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -39,8 +40,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 
 /// Runs until a signal or a pushed script ends it. Returns the exit status.
-pub async fn run(config: ClientConfig, daemon: Option<Background>) -> Result<u8, Failure> {
-    let mut session = Session::start(config)?;
+pub async fn run(
+    config: ClientConfig,
+    path: &std::path::Path,
+    daemon: Option<Background>,
+) -> Result<u8, Failure> {
+    let mut session = Session::start(config, path)?;
     if let Some(mut daemon) = daemon {
         daemon.started();
         // Kept until the end: its drop removes the pid file.
@@ -61,6 +66,11 @@ struct Session {
     signals: Signals,
     resolver: Resolver,
     pushes: Pushes,
+    status: Listener,
+    /// The config file, for whoever asks.
+    file: String,
+    /// What became of the last push.
+    pushed: Option<model::Push>,
     started: Instant,
     next_report: Option<Instant>,
     nics_down: Option<Instant>,
@@ -69,7 +79,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(config: ClientConfig) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, path: &std::path::Path) -> Result<Self, Failure> {
         let now = Instant::now();
         let params = params(&config)?;
         let rng = StdRng::from_rng(&mut rand::rng());
@@ -96,6 +106,9 @@ impl Session {
             ports,
             links,
             signals,
+            status: Listener::open(path),
+            file: path.display().to_string(),
+            pushed: None,
             started: now,
             next_report: None,
             nics_down: None,
@@ -123,6 +136,7 @@ impl Session {
                         return Ok(self.stop(status));
                     }
                 }
+                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
                 () = until(due) => self.handle_timeout(Instant::now()),
             }
         }
@@ -275,20 +289,42 @@ impl Session {
             Ok(nics) => {
                 if let Err(e) = self.ports.set(now, &mut self.plane, nics.wanted(&self.config)) {
                     warn!("{e}");
-                    self.client.report_status(now, revision, crate::wire::control::PushState::NicFailed, 0);
+                    self.conclude(now, revision, PushState::NicFailed, 0);
                     return None;
                 }
                 for (name, mac) in self.ports.unnumbered() {
                     warn!(nic = %name, %mac, "the server has no NIC with this MAC for this client; it stays down");
                 }
-                self.client.report_status(now, revision, crate::wire::control::PushState::Applied, 0);
+                self.conclude(now, revision, PushState::Applied, 0);
                 None
             }
             Err(refusal) => {
                 warn!("{}", refusal.why);
-                self.client.report_status(now, revision, refusal.state, refusal.code);
+                self.conclude(now, revision, refusal.state, refusal.code);
                 refusal.ends.then_some(refusal.code)
             }
+        }
+    }
+
+    /// The server hears what became of a push, and so does whoever asks here.
+    fn conclude(&mut self, now: Instant, revision: u64, state: PushState, code: u8) {
+        self.client.report_status(now, revision, state, code);
+        self.pushed = Some(snapshot::push(revision, state, code));
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let name = self.config.server.to_string();
+        let mut peer = match (self.client.session(), self.client.is_silent()) {
+            (Some(info), silent) => snapshot::peer(now, name, &info, silent),
+            (None, _) => model::Peer { name, state: "none".to_owned(), ..model::Peer::default() },
+        };
+        peer.push = self.pushed.clone();
+        Snapshot {
+            role: "client".to_owned(),
+            peers: vec![peer],
+            nics: self.ports.snapshot(|_| self.config.server.to_string()),
+            plane: self.plane.snapshot(),
+            ..snapshot::frame(now, self.started, &self.file, self.local)
         }
     }
 

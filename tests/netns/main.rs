@@ -15,3 +15,4 @@ mod rekey;
 mod reload;
 mod running;
 mod stage;
+mod status;
