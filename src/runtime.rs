@@ -29,6 +29,7 @@ mod daemon;
 pub mod demo;
 mod load;
 mod log;
+mod path;
 pub mod ping;
 mod plane;
 mod ports;

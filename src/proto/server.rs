@@ -44,8 +44,6 @@ pub struct ServerParams {
     pub suites: Vec<Suite>,
     /// A random number for this run of the program.
     pub instance: u64,
-    /// The longest datagram that its first link carries, in bytes of UDP payload.
-    pub ceiling: u16,
 }
 
 /// A client that may connect.
@@ -99,11 +97,9 @@ impl Server {
     /// Lets a client in, under a number of the caller's that no other client has.
     pub fn add_client(&mut self, now: Instant, id: PeerId, spec: ClientSpec) {
         self.by_key.insert(*spec.key.as_bytes(), id);
-        let mut peer = Peer::new(id, now);
-        peer.set_ceiling(now, self.params.ceiling, &mut self.out);
         let client = ClientState {
             spec,
-            peer,
+            peer: Peer::new(id, now),
             offer: None,
             silent: false,
             instance: 0,
@@ -237,6 +233,14 @@ impl Server {
     pub fn handle_too_big(&mut self, now: Instant, id: PeerId) {
         if let Some(client) = self.clients.get_mut(&id) {
             client.peer.handle_too_big(now, &mut self.out);
+            self.reschedule(id);
+        }
+    }
+
+    /// The longest datagram that the first link towards a client carries, in bytes of UDP payload.
+    pub fn set_ceiling(&mut self, now: Instant, id: PeerId, ceiling: u16) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.peer.set_ceiling(now, ceiling, &mut self.out);
             self.reschedule(id);
         }
     }

@@ -3,7 +3,7 @@
 mod push;
 mod resolve;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
 use super::load;
+use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
 use super::status::{Listener, Snapshot, model, snapshot};
@@ -29,7 +30,7 @@ use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
-use crate::sys::udp::{UdpSocket, path_mtu_hint};
+use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
 use crate::wire::control::{PushState, REPORT_NICS};
 
@@ -375,19 +376,6 @@ fn has_aes() -> bool {
 fn bind() -> std::io::Result<UdpSocket> {
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), false)
         .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), false))
-}
-
-/// The longest UDP payload that the first link towards `path` carries.
-pub(super) fn ceiling(path: &Path) -> u16 {
-    let headers = if path.remote.is_ipv4() { 28 } else { 48 };
-    path_mtu_hint(path).unwrap_or(1500).saturating_sub(headers)
-}
-
-/// Every address of the family of `peer`, at this port.
-pub(super) fn any_like(peer: SocketAddr, port: u16) -> SocketAddr {
-    let any: IpAddr =
-        if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    (any, port).into()
 }
 
 /// The NICs of the client's own file, whose numbers the server will tell.

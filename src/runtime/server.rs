@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use self::roster::Roster;
-use super::client::any_like;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
+use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
 use super::status::{Listener, Snapshot, model, snapshot};
@@ -26,7 +26,6 @@ use crate::keys::{PresharedKey, PrivateKey};
 use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
-use crate::proto::pmtu::CEILING;
 use crate::proto::server::{ClientSpec, Server, ServerParams};
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
@@ -88,8 +87,6 @@ impl Host {
             identity: PrivateKey::read(&config.common.private_key)?,
             suites: suites(&config),
             instance: rand::rng().random(),
-            // Each client's path is measured; this bounds only what is tried first.
-            ceiling: CEILING,
         };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
@@ -239,11 +236,11 @@ impl Host {
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
                 }
-                self.go_live(peer, path);
+                self.go_live(now, peer, path);
             }
             Event::Moved(path) => {
                 info!(%client, endpoint = %path.remote, "client moved");
-                self.go_live(peer, path);
+                self.go_live(now, peer, path);
             }
             Event::Silent => info!(%client, "the client is silent"),
             Event::Answers => info!(%client, "the client answers again"),
@@ -295,7 +292,8 @@ impl Host {
         }
     }
 
-    fn go_live(&mut self, peer: PeerId, path: Path) {
+    fn go_live(&mut self, now: Instant, peer: PeerId, path: Path) {
+        self.server.set_ceiling(now, peer, ceiling(&path));
         self.paths.insert(peer, path.remote);
         let local = path
             .local
