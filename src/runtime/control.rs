@@ -17,6 +17,8 @@ pub enum Wish {
     Stop,
     /// SIGHUP.
     Reload,
+    /// SIGUSR1.
+    Rekey,
 }
 
 /// The signals that mean something to us.
@@ -24,6 +26,7 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
+    user: Signal,
 }
 
 impl Signals {
@@ -33,6 +36,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -42,6 +46,7 @@ impl Signals {
             _ = self.interrupt.recv() => Wish::Stop,
             _ = self.terminate.recv() => Wish::Stop,
             _ = self.hang_up.recv() => Wish::Reload,
+            _ = self.user.recv() => Wish::Rekey,
         }
     }
 }

@@ -15,18 +15,18 @@ use tracing::{debug, error, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
-use super::client::any_like;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
+use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
+use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
 use crate::dataplane::Notice;
 use crate::keys::{PresharedKey, PrivateKey};
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
-use crate::proto::pmtu::CEILING;
 use crate::proto::server::{ClientSpec, Server, ServerParams};
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
@@ -69,6 +69,17 @@ struct Host {
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
+    status: Listener,
+    started: Instant,
+    /// What each client has said of itself.
+    heard: BTreeMap<PeerId, Heard>,
+}
+
+/// What a client has said of itself.
+#[derive(Default)]
+struct Heard {
+    report: Option<(Instant, Report)>,
+    push: Option<model::Push>,
 }
 
 impl Host {
@@ -79,8 +90,6 @@ impl Host {
             identity: PrivateKey::read(&config.common.private_key)?,
             suites: suites(&config),
             instance: rand::rng().random(),
-            // Each client's path is measured; this bounds only what is tried first.
-            ceiling: CEILING,
         };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
@@ -91,7 +100,6 @@ impl Host {
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
         let mut host = Self {
-            file,
             server,
             plane,
             notices,
@@ -102,6 +110,10 @@ impl Host {
             local,
             paths: BTreeMap::new(),
             advice: Advice::default(),
+            status: Listener::open(&file.path),
+            started: now,
+            heard: BTreeMap::new(),
+            file,
             config,
         };
         let config = host.config.clone();
@@ -119,11 +131,13 @@ impl Host {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop()),
                     Wish::Reload => self.reload(Instant::now()),
+                    Wish::Rekey => warn!("SIGUSR1 renews the session on a client; a server answers its clients"),
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
                 events = self.links.next() => {
                     self.ports.handle_links(Instant::now(), &mut self.plane, &events);
                 }
+                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
                 () = until(due) => {
                     let now = Instant::now();
                     self.server.handle_timeout(now);
@@ -194,6 +208,7 @@ impl Host {
             self.drain(now);
             self.plane.remove_peer(*id);
             self.paths.remove(id);
+            self.heard.remove(id);
             self.ports.set_live(&mut self.plane, *id, None);
         }
         for (id, key, psk) in change.added {
@@ -216,7 +231,7 @@ impl Host {
         }
     }
 
-    fn handle_event(&mut self, _now: Instant, peer: PeerId, event: Event) {
+    fn handle_event(&mut self, now: Instant, peer: PeerId, event: Event) {
         let client = self.roster.name(peer);
         match event {
             Event::Established { suite, path, first } => {
@@ -225,11 +240,11 @@ impl Host {
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
                 }
-                self.go_live(peer, path);
+                self.go_live(now, peer, path);
             }
             Event::Moved(path) => {
                 info!(%client, endpoint = %path.remote, "client moved");
-                self.go_live(peer, path);
+                self.go_live(now, peer, path);
             }
             Event::Silent => info!(%client, "the client is silent"),
             Event::Answers => info!(%client, "the client answers again"),
@@ -240,15 +255,21 @@ impl Host {
                 self.ports.set_live(&mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
-                let revision = format_args!("{revision:016x}").to_string();
+                let push = snapshot::push(revision, state, code);
+                let revision = &push.revision;
                 match state {
                     PushState::Applied => info!(%client, revision, "the client follows its config"),
                     _ => {
-                        warn!(%client, revision, ?state, code, "the client refuses its config; its own log says why")
+                        let state = &push.state;
+                        warn!(%client, revision, state, code, "the client refuses its config; its own log says why");
                     }
                 }
+                self.heard.entry(peer).or_default().push = Some(push);
             }
-            Event::Report(report) => log_report(client, &report),
+            Event::Report(report) => {
+                log_report(client, &report);
+                self.heard.entry(peer).or_default().report = Some((now, report));
+            }
             Event::Flapping => {
                 warn!(
                     %client,
@@ -259,7 +280,31 @@ impl Host {
         }
     }
 
-    fn go_live(&mut self, peer: PeerId, path: Path) {
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let peer = |(id, name): (PeerId, &str)| {
+            let mut peer = match self.server.session(id) {
+                Some((info, silent)) => snapshot::peer(now, name.to_owned(), &info, silent),
+                None => {
+                    model::Peer { name: name.to_owned(), state: "none".to_owned(), ..model::Peer::default() }
+                }
+            };
+            if let Some(heard) = self.heard.get(&id) {
+                peer.report = heard.report.as_ref().map(|(at, report)| snapshot::report(now, *at, report));
+                peer.push = heard.push.clone();
+            }
+            peer
+        };
+        Snapshot {
+            role: "server".to_owned(),
+            peers: self.roster.names().map(peer).collect(),
+            nics: self.ports.snapshot(|id| self.roster.name(id).to_owned()),
+            plane: self.plane.snapshot(),
+            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
+        }
+    }
+
+    fn go_live(&mut self, now: Instant, peer: PeerId, path: Path) {
+        self.server.set_ceiling(now, peer, ceiling(&path));
         self.paths.insert(peer, path.remote);
         let local = path
             .local

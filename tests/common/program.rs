@@ -87,6 +87,11 @@ impl Program {
         self.signal("HUP");
     }
 
+    /// SIGUSR1: a new session now.
+    pub fn rekey(&self) {
+        self.signal("USR1");
+    }
+
     /// SIGKILL, and waits.
     pub fn kill9(&mut self) {
         self.child.kill().unwrap();

@@ -12,6 +12,8 @@ mod forward;
 mod identity;
 mod mistakes;
 mod push;
+mod rekey;
 mod reload;
 mod running;
 mod stage;
+mod status;

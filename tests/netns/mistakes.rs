@@ -165,10 +165,13 @@ fn without_root_it_is_said_who_may() {
     let run = |ns: &crate::common::ns::Ns, args: &[&str]| {
         let mut command = ns.command(nobody[0]);
         command.args(&nobody[1..]).arg(&program).args(args).current_dir(lab.dir());
-        only_line(Program::watch(command, args.join(" ")))
+        let mut program = Program::watch(command, args.join(" "));
+        assert_eq!(program.wait(SOON).code(), Some(1));
+        program.wait_for_log(&["root"], SOON)
     };
     assert_has(&run(&lab.server, &["-c", "s.toml"]), &["tap0x0", "run as root"]);
     assert_has(&run(&lab.sites[0].client, &["-c", "c.toml"]), &["mv0", "run as root"]);
+    assert_has(&run(&lab.server, &["status"]), &["only root may ask", "`sudo tap-rs status`"]);
     assert_has(&run(&lab.server, &["demo"]), &["only root may", "`sudo tap-rs demo`"]);
     assert_has(
         &run(&lab.server, &["keygen", "--out", "/etc/x.key"]),

@@ -156,7 +156,7 @@ fn the_client_ends_with_the_scripts_status() {
             scope.spawn(move || {
                 let mut pushed = push(text, any);
                 assert_eq!(pushed.client.wait(SOON).code(), Some(status), "{text}");
-                pushed.server.wait_for_log(&["ScriptFailed", &format!("code={status}")], SOON);
+                pushed.server.wait_for_log(&["script_failed", &format!("code={status}")], SOON);
                 assert!(!pushed.lab.sites[0].client.has_link("mv0"));
             });
         }
