@@ -10,6 +10,7 @@ mod demo;
 mod faults;
 mod forward;
 mod identity;
+mod path;
 mod push;
 mod rekey;
 mod reload;
