@@ -13,17 +13,29 @@
 //! The loop owns the state machines, the NICs and the workers' handles. It is the only place that reads the clock for
 //! them. It never touches a frame.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 mod client;
 mod control;
 mod daemon;
 pub mod demo;
 mod load;
 mod log;
+mod path;
 pub mod ping;
 mod plane;
 mod ports;
 pub mod script;
 mod server;
+pub mod status;
 
 use std::path::Path;
 
@@ -49,7 +61,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, daemon).await,
+            Config::Client(config) => client::run(config, path, daemon).await,
             Config::Server(config) => server::run(config, path, overrides, daemon).await,
         }
     });

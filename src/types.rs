@@ -3,6 +3,16 @@
 //! Each type is checked once, where text or bytes come in; a value that exists is valid, and no code
 //! after that checks it again. Nothing here does I/O.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;

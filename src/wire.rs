@@ -3,6 +3,16 @@
 //! Parsing never panics and never allocates more than a stated bound; what does not parse is a
 //! [`DropReason`](crate::metrics::DropReason), never an answer.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 pub mod checksum;
 pub mod control;
 pub mod datagram;

@@ -52,10 +52,7 @@ impl Window {
 
     /// Clears the words that `seq` brings into the window.
     fn forget_up_to(&mut self, seq: u64) {
-        let first = match self.next {
-            0 => 0,
-            n => (n - 1) / 64 + 1,
-        };
+        let first = self.next.div_ceil(64);
         let last = seq / 64;
         for word in (first..=last).take(WORDS as usize) {
             if let Some(w) = self.bits.get_mut((word % WORDS) as usize) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,27 +13,52 @@ use crate::needs_root;
 
 const A_WHILE: Duration = Duration::from_secs(60);
 
-/// Keys that a demo keeps while it runs.
-fn papers() -> usize {
-    let mine = |e: &fs::DirEntry| e.file_name().to_string_lossy().starts_with("tap-rs-demo-");
-    fs::read_dir("/dev/shm").map_or(0, |dir| dir.flatten().filter(mine).count())
+/// A server or client that a demo has started.
+struct Actor {
+    pid: String,
+    config: PathBuf,
 }
 
-/// Processes that run with a config of a demo.
-fn actors() -> usize {
-    let of_a_demo = |e: &fs::DirEntry| {
-        let line = fs::read(e.path().join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains("/tap-rs-demo-")
+/// Both of them, once they are there. Other demos may run on this machine.
+fn actors(demo: &Program) -> Vec<Actor> {
+    demo.wait_for_log(&["client", "started"], SOON);
+    let parent = format!("PPid:\t{}", demo.pid());
+    let actor = |e: fs::DirEntry| {
+        let status = fs::read_to_string(e.path().join("status")).ok()?;
+        let of_this_demo = status.lines().any(|line| line == parent);
+        let config = of_this_demo.then(|| config(&e.file_name().to_string_lossy())).flatten()?;
+        Some(Actor { pid: e.file_name().into_string().ok()?, config })
     };
-    fs::read_dir("/proc").unwrap().flatten().filter(of_a_demo).count()
+    let actors: Vec<Actor> = fs::read_dir("/proc").unwrap().flatten().filter_map(actor).collect();
+    assert_eq!(actors.len(), 2);
+    actors
 }
 
-/// One at a time: what is left behind is counted over the whole machine.
+/// What is behind `-c` on a process's command line.
+fn config(pid: &str) -> Option<PathBuf> {
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<&str> = line.split('\0').collect();
+    let at = words.iter().position(|word| *word == "-c")?;
+    Some(PathBuf::from(words.get(at + 1)?))
+}
+
+/// Waits until neither the processes nor their files are there.
+#[track_caller]
+fn assert_gone(actors: &[Actor]) {
+    let here = |a: &Actor| config(&a.pid).as_ref() == Some(&a.config) || a.config.parent().unwrap().exists();
+    let end = std::time::Instant::now() + SOON;
+    while actors.iter().any(here) {
+        assert!(std::time::Instant::now() < end, "the demo left something behind");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
-fn the_demo_shows_everything_and_leaves_nothing_however_it_ends() {
+fn the_demo_shows_everything_and_leaves_nothing() {
     needs_root!();
     let ns = Ns::new();
     let mut demo = Program::start(&ns, &["demo"]);
+    let cast = actors(&demo);
     assert_eq!(demo.wait(A_WHILE).code(), Some(0));
     for words in [
         &["ping", "10.77.0.150", "20 of 20"][..],
@@ -49,23 +75,25 @@ fn the_demo_shows_everything_and_leaves_nothing_however_it_ends() {
     let lines = demo.lines();
     let bad = lines.iter().find(|line| line.chars().count() > 80 || line.contains('\x1b'));
     assert_eq!(bad, None, "80 columns, and no colour where nobody looks");
-    assert_eq!((papers(), actors()), (0, 0));
+    assert_gone(&cast);
     assert_eq!(ns.ip("-br link").lines().count(), 1, "only the loopback is left in the namespace around it");
+}
 
+#[test]
+fn a_demo_that_is_interrupted_or_killed_leaves_nothing() {
+    needs_root!();
+    let ns = Ns::new();
     let mut demo = Program::start(&ns, &["demo"]);
+    let cast = actors(&demo);
     demo.wait_for_log(&["ping"], SOON);
     assert_eq!(demo.interrupt().code(), Some(130));
-    assert_eq!((papers(), actors()), (0, 0));
+    assert_gone(&cast);
 
     let mut demo = Program::start(&ns, &["demo"]);
+    let cast = actors(&demo);
     demo.wait_for_log(&["ping"], SOON);
     demo.kill9();
-    let end = std::time::Instant::now() + SOON;
-    while actors() > 0 {
-        assert!(std::time::Instant::now() < end, "the children of a killed demo live on");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(papers(), 0);
+    assert_gone(&cast);
 }
 
 #[test]

@@ -10,6 +10,9 @@ use crate::config::{Host, ServerAddr};
 /// How long a name that does not resolve is left alone.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// More addresses of one name than this are not told apart.
+const MOST: usize = 64;
+
 /// Resolves one name, again and again. Several addresses are tried in turn.
 pub struct Resolver {
     server: ServerAddr,
@@ -45,7 +48,7 @@ impl Resolver {
                 return Err(other.err().unwrap_or_else(nothing));
             }
         };
-        let address = addresses.get(self.turn % addresses.len()).copied();
+        let address = addresses.iter().cycle().nth(self.turn % MOST).copied();
         self.turn = self.turn.wrapping_add(1);
         address.ok_or_else(|| io::Error::other("the name has no address"))
     }
