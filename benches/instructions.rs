@@ -136,7 +136,7 @@ fn compare(now: &Baseline) -> ExitCode {
             let known = then.instructions.get(work).and_then(|sizes| sizes.get(&size)).copied();
             let (before, after) = (known.unwrap_or(0), now.instructions[work][&size]);
             let change = after as f64 / before as f64 - 1.0;
-            let is_wrong = !(change.abs() <= tolerance);
+            let is_wrong = known.is_none() || change.abs() > tolerance;
             moved += u32::from(is_wrong);
             let mark = if is_wrong { "  <--" } else { "" };
             println!("{work:<14}{size:>8}{before:>14}{after:>14}{:>9.2} %{mark}", change * 100.0);
