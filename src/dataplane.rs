@@ -20,7 +20,8 @@
 //! ([`join`](crate::wire::join)).
 //!
 //! **Nothing waits.** A burst ends when a queue has nothing more to read; what is in the batch then leaves. There is no
-//! timer, but for frames with parts missing, and those are given up and salvaged within milliseconds ([`salvage`]).
+//! timer, but for frames with parts missing: what is there is handed on at once or within a fraction of a millisecond
+//! ([`salvage`]), and the rest given up within milliseconds.
 //! An idle worker sleeps without a time-out.
 //!
 //! **Everything is bounded.** The large buffers belong to the worker, not to NICs or sessions: a batch and its spill

@@ -152,6 +152,7 @@ impl Downlink {
     fn unpack(&mut self, i: usize, path: Path, tables: &mut Tables, out: &Outside, now: Instant) {
         let bytes = self.recv.bytes(i);
         let mut delivery = Delivery { waiting: &mut self.waiting, tables, out, now, came: None };
+        let mut last = None;
         for d in &self.opened {
             let Some(plaintext) = bytes.get(d.start..d.start.saturating_add(d.len)) else { continue };
             delivery.came = Some((path, d.newest));
@@ -164,6 +165,10 @@ impl Downlink {
                 now,
             };
             unpack(&mut self.reassembly, origin, plaintext, &self.recv, &mut delivery);
+            last = Some(origin);
+        }
+        if let Some(last) = last {
+            unpack::hurry(&mut self.reassembly, last, &self.recv, &mut delivery);
         }
     }
 }
