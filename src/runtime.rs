@@ -29,21 +29,23 @@ mod daemon;
 pub mod demo;
 mod load;
 mod log;
+mod path;
 pub mod ping;
 mod plane;
 mod ports;
 pub mod script;
 mod server;
+pub mod status;
 
 use std::path::Path;
 
 use crate::commands::Failure;
-use crate::config::{self, Config, Overrides};
+use crate::config::{self, Config, Level, Overrides};
 
 /// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
 ///
 /// # Errors
-/// One sentence that says what keeps it from running, and how to mend it.
+/// One sentence that says what keeps it from running, and how to mend it, where that does not stand in the log yet.
 pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let (config, warnings) = config::load(path, overrides)?;
     let common = config.common().clone();
@@ -59,11 +61,17 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, daemon).await,
+            Config::Client(config) => client::run(config, path, daemon).await,
             Config::Server(config) => server::run(config, path, overrides, daemon).await,
         }
     });
     // A name that is still being resolved does not keep the program.
     runtime.shutdown_background();
-    ended.inspect_err(|failure| tracing::error!("{failure}"))
+    ended.or_else(|failure| {
+        if common.log == Level::Off {
+            return Err(failure);
+        }
+        tracing::error!("{failure}");
+        Ok(1)
+    })
 }

@@ -21,7 +21,7 @@ use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::cookie::{ServerName, equal, mac};
 use crate::proto::noise::{Initiator, Offerer, Seed};
-use crate::proto::output::{Event, Output, Outputs, PeerId};
+use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Peer, Ponged};
 use crate::proto::pull::Pull;
 use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, IDLE_PING, INIT_TRIES, REKEY_AFTER};
@@ -232,6 +232,16 @@ impl Client {
         self.peer.rtt
     }
 
+    /// The session in use, if there is one.
+    pub fn session(&self) -> Option<SessionInfo> {
+        self.peer.info()
+    }
+
+    /// The server does not answer at present.
+    pub fn is_silent(&self) -> bool {
+        self.silent
+    }
+
     /// True while there is a session.
     pub fn is_established(&self) -> bool {
         self.peer.current.is_some()
@@ -328,7 +338,8 @@ impl Client {
         } else {
             self.silence = self.silence.saturating_add(1);
             if self.silence.is_multiple_of(RESOLVE_EVERY) {
-                self.out.event(SERVER, Event::Resolve);
+                let greeted = matches!(self.handshake, Handshake::Init { .. });
+                self.out.event(SERVER, Event::Resolve { greeted });
             }
         }
         let Some(path) = self.server else { return };

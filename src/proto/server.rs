@@ -21,7 +21,7 @@ use crate::metrics::DropReason;
 use crate::proto::client::read_payload;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
-use crate::proto::output::{Event, Output, Outputs, PeerId};
+use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Handshaken, Peer, Ponged};
 use crate::proto::pull::{chunk, hash_of, revision_of};
 use crate::proto::timers::SILENT_AFTER;
@@ -44,8 +44,6 @@ pub struct ServerParams {
     pub suites: Vec<Suite>,
     /// A random number for this run of the program.
     pub instance: u64,
-    /// The longest datagram that its first link carries, in bytes of UDP payload.
-    pub ceiling: u16,
 }
 
 /// A client that may connect.
@@ -83,6 +81,7 @@ pub struct Server {
     by_key: HashMap<[u8; 32], PeerId>,
     by_index: HashMap<u32, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
+    stranger: Option<[u8; 32]>,
     out: Outputs,
 }
 
@@ -93,17 +92,16 @@ impl Server {
         let jar = CookieJar::new(now, &mut rng);
         let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
         let (by_key, by_index) = (HashMap::new(), HashMap::new());
-        Some(Self { params, name, rng, jar, clients, by_key, by_index, timers, out: Outputs::default() })
+        let (stranger, out) = (None, Outputs::default());
+        Some(Self { params, name, rng, jar, clients, by_key, by_index, timers, stranger, out })
     }
 
     /// Lets a client in, under a number of the caller's that no other client has.
     pub fn add_client(&mut self, now: Instant, id: PeerId, spec: ClientSpec) {
         self.by_key.insert(*spec.key.as_bytes(), id);
-        let mut peer = Peer::new(id, now);
-        peer.set_ceiling(now, self.params.ceiling, &mut self.out);
         let client = ClientState {
             spec,
-            peer,
+            peer: Peer::new(id, now),
             offer: None,
             silent: false,
             instance: 0,
@@ -241,14 +239,28 @@ impl Server {
         }
     }
 
+    /// The longest datagram that the first link towards a client carries, in bytes of UDP payload.
+    pub fn set_ceiling(&mut self, now: Instant, id: PeerId, ceiling: u16) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.peer.set_ceiling(now, ceiling, &mut self.out);
+            self.reschedule(id);
+        }
+    }
+
     /// The data path has armed a timer of this client's.
     pub fn handle_wake(&mut self, id: PeerId) {
         self.reschedule(id);
     }
 
-    /// The smoothed round-trip time to a client.
-    pub fn rtt(&self, id: PeerId) -> Option<Duration> {
-        self.clients.get(&id).and_then(|c| c.peer.rtt)
+    /// The public key, proven to be its own, of the last one who was not let in because no client has it. Once.
+    pub fn take_stranger(&mut self) -> Option<PublicKey> {
+        self.stranger.take().and_then(|key| key.try_into().ok())
+    }
+
+    /// A client's session in use, and whether the client is silent.
+    pub fn session(&self, id: PeerId) -> Option<(SessionInfo, bool)> {
+        let client = self.clients.get(&id)?;
+        Some((client.peer.info()?, client.silent))
     }
 
     /// Says good-bye to every client.
@@ -307,9 +319,12 @@ impl Server {
         let answerer = Answerer { identity: &self.params.identity, cookie: &cookie, local_index };
         let payload = payload(self.params.instance, local_index);
         let seed = Seed::new(self.rng.random());
-        let (by_key, clients) = (&self.by_key, &self.clients);
+        let (by_key, clients, stranger) = (&self.by_key, &self.clients, &mut self.stranger);
         let (id, answer) = respond(&answerer, &init, &payload, &seed, |key, theirs| {
-            let id = *by_key.get(key).ok_or(DropReason::UnknownKey)?;
+            let id = *by_key.get(key).ok_or_else(|| {
+                *stranger = Some(*key);
+                DropReason::UnknownKey
+            })?;
             let client = clients.get(&id).ok_or(DropReason::UnknownKey)?;
             client.admits(now, read_payload(theirs).0)?;
             Ok((id, client.spec.psk.as_ref()))

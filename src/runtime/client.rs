@@ -3,7 +3,7 @@
 mod push;
 mod resolve;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,19 +18,21 @@ use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
 use super::load;
+use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
+use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{ClientConfig, NicSource, SuiteChoice};
 use crate::dataplane::Notice;
-use crate::keys::{PresharedKey, PrivateKey};
+use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
-use crate::sys::udp::{UdpSocket, path_mtu_hint};
+use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
-use crate::wire::control::REPORT_NICS;
+use crate::wire::control::{PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -39,8 +41,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 
 /// Runs until a signal or a pushed script ends it. Returns the exit status.
-pub async fn run(config: ClientConfig, daemon: Option<Background>) -> Result<u8, Failure> {
-    let mut session = Session::start(config)?;
+pub async fn run(
+    config: ClientConfig,
+    path: &std::path::Path,
+    daemon: Option<Background>,
+) -> Result<u8, Failure> {
+    let mut session = Session::start(config, path)?;
     if let Some(mut daemon) = daemon {
         daemon.started();
         // Kept until the end: its drop removes the pid file.
@@ -61,17 +67,27 @@ struct Session {
     signals: Signals,
     resolver: Resolver,
     pushes: Pushes,
+    status: Listener,
+    /// The config file, for whoever asks.
+    file: String,
+    /// What became of the last push.
+    pushed: Option<model::Push>,
     started: Instant,
     next_report: Option<Instant>,
     nics_down: Option<Instant>,
     local: SocketAddr,
     server: Option<SocketAddr>,
+    /// This client's own public key.
+    public: PublicKey,
+    /// Which advice was last given.
+    advised: Option<bool>,
 }
 
 impl Session {
-    fn start(config: ClientConfig) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, path: &std::path::Path) -> Result<Self, Failure> {
         let now = Instant::now();
         let params = params(&config)?;
+        let public = params.identity.public();
         let rng = StdRng::from_rng(&mut rand::rng());
         let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let client = Client::new(now, params, rng)
@@ -96,11 +112,16 @@ impl Session {
             ports,
             links,
             signals,
+            status: Listener::open(path),
+            file: path.display().to_string(),
+            pushed: None,
             started: now,
             next_report: None,
             nics_down: None,
             local,
             server: None,
+            public,
+            advised: None,
         })
     }
 
@@ -123,6 +144,7 @@ impl Session {
                         return Ok(self.stop(status));
                     }
                 }
+                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
                 () = until(due) => self.handle_timeout(Instant::now()),
             }
         }
@@ -175,9 +197,10 @@ impl Session {
     fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Established { suite, path, first } => {
+                // From now on a server that does not answer is down, and that is told as it is.
+                self.advised = Some(false);
                 if first {
-                    let rtt = self.client.rtt();
-                    info!(server = %path.remote, suite = suite.noise_name(), ?rtt, "session established");
+                    info!(server = %path.remote, suite = suite.noise_name(), "session established");
                 } else {
                     debug!("session renewed");
                 }
@@ -200,9 +223,34 @@ impl Session {
                 (self.nics_down, self.next_report) = (None, None);
                 self.ports.set_live(&mut self.plane, SERVER, None);
             }
-            Event::Resolve => self.resolver.again(),
+            Event::Resolve { greeted } => {
+                self.advise(greeted);
+                self.resolver.again();
+            }
             Event::Push { revision, blob } => self.pushes.take(revision, &blob, &self.config),
             Event::Moved(_) | Event::Status { .. } | Event::Report(_) | Event::Flapping => {}
+        }
+    }
+
+    /// What may keep the first session from coming about; once, and again when it turns out to be something else.
+    fn advise(&mut self, greeted: bool) {
+        if self.advised.replace(greeted) == Some(greeted) {
+            return;
+        }
+        let server = &self.config.server;
+        if greeted {
+            warn!(
+                %server,
+                public_key = %self.public,
+                "the server is there and does not let this client in: is this public_key listed under [[clients]] \
+                 there, and is psk the same on both sides?"
+            );
+        } else {
+            warn!(
+                %server,
+                "no answer: is the server running, does its firewall let this UDP port in, is public_key the server's \
+                 own, and is suite one of its suites?"
+            );
         }
     }
 
@@ -275,20 +323,44 @@ impl Session {
             Ok(nics) => {
                 if let Err(e) = self.ports.set(now, &mut self.plane, nics.wanted(&self.config)) {
                     warn!("{e}");
-                    self.client.report_status(now, revision, crate::wire::control::PushState::NicFailed, 0);
+                    self.conclude(now, revision, PushState::NicFailed, 0);
                     return None;
                 }
-                for (name, mac) in self.ports.unnumbered() {
-                    warn!(nic = %name, %mac, "the server has no NIC with this MAC for this client; it stays down");
-                }
-                self.client.report_status(now, revision, crate::wire::control::PushState::Applied, 0);
+                self.conclude(now, revision, PushState::Applied, 0);
                 None
             }
             Err(refusal) => {
                 warn!("{}", refusal.why);
-                self.client.report_status(now, revision, refusal.state, refusal.code);
-                refusal.ends.then_some(refusal.code)
+                self.conclude(now, revision, refusal.state, refusal.code);
+                if !refusal.ends {
+                    return None;
+                }
+                // The server hears why before it hears the good-bye.
+                self.client.handle_timeout(now);
+                Some(refusal.code)
             }
+        }
+    }
+
+    /// The server hears what became of a push, and so does whoever asks here.
+    fn conclude(&mut self, now: Instant, revision: u64, state: PushState, code: u8) {
+        self.client.report_status(now, revision, state, code);
+        self.pushed = Some(snapshot::push(revision, state, code));
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let name = self.config.server.to_string();
+        let mut peer = match (self.client.session(), self.client.is_silent()) {
+            (Some(info), silent) => snapshot::peer(now, name, &info, silent),
+            (None, _) => model::Peer { name, state: "none".to_owned(), ..model::Peer::default() },
+        };
+        peer.push = self.pushed.clone();
+        Snapshot {
+            role: "client".to_owned(),
+            peers: vec![peer],
+            nics: self.ports.snapshot(|_| self.config.server.to_string()),
+            plane: self.plane.snapshot(),
+            ..snapshot::frame(now, self.started, &self.file, self.local)
         }
     }
 
@@ -339,19 +411,6 @@ fn has_aes() -> bool {
 fn bind() -> std::io::Result<UdpSocket> {
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), false)
         .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), false))
-}
-
-/// The longest UDP payload that the first link towards `path` carries.
-pub(super) fn ceiling(path: &Path) -> u16 {
-    let headers = if path.remote.is_ipv4() { 28 } else { 48 };
-    path_mtu_hint(path).unwrap_or(1500).saturating_sub(headers)
-}
-
-/// Every address of the family of `peer`, at this port.
-pub(super) fn any_like(peer: SocketAddr, port: u16) -> SocketAddr {
-    let any: IpAddr =
-        if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    (any, port).into()
 }
 
 /// The NICs of the client's own file, whose numbers the server will tell.

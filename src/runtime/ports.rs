@@ -17,13 +17,14 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::plane::{NicSetup, Plane};
+use super::status::model;
 use crate::dataplane::NicKey;
-use crate::metrics::NicCounters;
+use crate::metrics::{Flow, NicCounters};
 use crate::nic::events::Event;
 use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::PeerId;
-use crate::types::{MacAddr, NicId, NicName, NicRules};
+use crate::types::{NicId, NicName, NicRules};
 use crate::wire::control::NicReport;
 
 /// How often a NIC that is gone is tried again.
@@ -150,23 +151,19 @@ impl Ports {
         self.reopen(now, plane, |next| now >= next);
     }
 
-    /// The MACs of a peer's NICs that have no number yet.
-    pub fn unnumbered(&self) -> impl Iterator<Item = (&NicName, MacAddr)> + '_ {
-        let spec = |port: &Port| port.wanted.id.is_none();
-        self.ports.iter().filter(move |p| spec(p)).map(|p| {
-            let spec = &p.wanted.request.spec;
-            (&spec.name, spec.mac)
-        })
-    }
-
     /// What each NIC has carried.
     pub fn reports(&self) -> Vec<NicReport> {
         let report = |port: &Port| {
             let c = &port.counters;
-            let flow = |f: &crate::metrics::Flow| (f.frames.load(Relaxed), f.bytes.load(Relaxed));
+            let flow = |f: &Flow| (f.frames.load(Relaxed), f.bytes.load(Relaxed));
             Some(NicReport { nic: port.wanted.id?.0, uplink: flow(&c.uplink), downlink: flow(&c.downlink) })
         };
         self.ports.iter().filter_map(report).collect()
+    }
+
+    /// Each NIC as it stands. `name`: what a peer is called.
+    pub fn snapshot(&self, name: impl Fn(PeerId) -> String) -> Vec<model::Nic> {
+        self.ports.iter().map(|port| port.snapshot(name(port.wanted.peer))).collect()
     }
 
     /// Logs what was dropped on each NIC.
@@ -230,6 +227,30 @@ impl Port {
         match &self.state {
             State::Here { key, .. } => *key,
             State::Gone { .. } => None,
+        }
+    }
+
+    fn snapshot(&self, peer: String) -> model::Nic {
+        let (spec, c) = (&self.wanted.request.spec, &self.counters);
+        let flow = |f: &Flow| model::Flow { frames: f.frames.load(Relaxed), bytes: f.bytes.load(Relaxed) };
+        let server = self.wanted.request.side == Side::Server;
+        let state = match self.nic() {
+            None => "gone",
+            Some(_) if self.up || server => "up",
+            Some(_) => "down",
+        };
+        model::Nic {
+            name: spec.name.to_string(),
+            peer,
+            mode: self.wanted.request.mode.to_string(),
+            state: state.to_owned(),
+            mac: spec.mac.to_string(),
+            addrs: spec.addrs.iter().map(ToString::to_string).collect(),
+            mtu: spec.mtu.bytes(),
+            offload: self.nic().map_or_else(String::new, |nic| nic.offloads().to_string()),
+            uplink: flow(&c.uplink),
+            downlink: flow(&c.downlink),
+            drops: c.drops.seen().map(|(r, n)| (r.label().to_owned(), n)).collect(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The server: the NICs of every client, a session with each.
 
+mod advice;
 mod roster;
 
 use std::collections::BTreeMap;
@@ -12,24 +13,25 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
+use self::advice::Advice;
 use self::roster::Roster;
-use super::client::any_like;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
+use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
+use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
 use crate::dataplane::Notice;
 use crate::keys::{PresharedKey, PrivateKey};
-use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
-use crate::proto::pmtu::CEILING;
 use crate::proto::server::{ClientSpec, Server, ServerParams};
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
-use crate::wire::control::Report;
+use crate::wire::control::{PushState, Report};
+use crate::wire::datagram::{Header, Type};
 
 /// Runs until a signal ends it. Returns the exit status.
 pub async fn run(
@@ -66,6 +68,18 @@ struct Host {
     local: SocketAddr,
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
+    advice: Advice,
+    status: Listener,
+    started: Instant,
+    /// What each client has said of itself.
+    heard: BTreeMap<PeerId, Heard>,
+}
+
+/// What a client has said of itself.
+#[derive(Default)]
+struct Heard {
+    report: Option<(Instant, Report)>,
+    push: Option<model::Push>,
 }
 
 impl Host {
@@ -76,8 +90,6 @@ impl Host {
             identity: PrivateKey::read(&config.common.private_key)?,
             suites: suites(&config),
             instance: rand::rng().random(),
-            // Each client's path is measured; this bounds only what is tried first.
-            ceiling: CEILING,
         };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
@@ -88,7 +100,6 @@ impl Host {
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
         let mut host = Self {
-            file,
             server,
             plane,
             notices,
@@ -98,6 +109,11 @@ impl Host {
             signals,
             local,
             paths: BTreeMap::new(),
+            advice: Advice::default(),
+            status: Listener::open(&file.path),
+            started: now,
+            heard: BTreeMap::new(),
+            file,
             config,
         };
         let config = host.config.clone();
@@ -121,6 +137,7 @@ impl Host {
                 events = self.links.next() => {
                     self.ports.handle_links(Instant::now(), &mut self.plane, &events);
                 }
+                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
                 () = until(due) => {
                     let now = Instant::now();
                     self.server.handle_timeout(now);
@@ -191,6 +208,7 @@ impl Host {
             self.drain(now);
             self.plane.remove_peer(*id);
             self.paths.remove(id);
+            self.heard.remove(id);
             self.ports.set_live(&mut self.plane, *id, None);
         }
         for (id, key, psk) in change.added {
@@ -213,7 +231,7 @@ impl Host {
         }
     }
 
-    fn handle_event(&mut self, _now: Instant, peer: PeerId, event: Event) {
+    fn handle_event(&mut self, now: Instant, peer: PeerId, event: Event) {
         let client = self.roster.name(peer);
         match event {
             Event::Established { suite, path, first } => {
@@ -222,11 +240,11 @@ impl Host {
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
                 }
-                self.go_live(peer, path);
+                self.go_live(now, peer, path);
             }
             Event::Moved(path) => {
                 info!(%client, endpoint = %path.remote, "client moved");
-                self.go_live(peer, path);
+                self.go_live(now, peer, path);
             }
             Event::Silent => info!(%client, "the client is silent"),
             Event::Answers => info!(%client, "the client answers again"),
@@ -237,21 +255,56 @@ impl Host {
                 self.ports.set_live(&mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
-                let revision = format_args!("{revision:016x}").to_string();
-                info!(%client, revision, ?state, code, "push answered");
+                let push = snapshot::push(revision, state, code);
+                let revision = &push.revision;
+                match state {
+                    PushState::Applied => info!(%client, revision, "the client follows its config"),
+                    _ => {
+                        let state = &push.state;
+                        warn!(%client, revision, state, code, "the client refuses its config; its own log says why");
+                    }
+                }
+                self.heard.entry(peer).or_default().push = Some(push);
             }
-            Event::Report(report) => log_report(client, &report),
+            Event::Report(report) => {
+                log_report(client, &report);
+                self.heard.entry(peer).or_default().report = Some((now, report));
+            }
             Event::Flapping => {
                 warn!(
                     %client,
                     "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
                 );
             }
-            Event::Resolve | Event::Push { .. } => {}
+            Event::Resolve { .. } | Event::Push { .. } => {}
         }
     }
 
-    fn go_live(&mut self, peer: PeerId, path: Path) {
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let peer = |(id, name): (PeerId, &str)| {
+            let mut peer = match self.server.session(id) {
+                Some((info, silent)) => snapshot::peer(now, name.to_owned(), &info, silent),
+                None => {
+                    model::Peer { name: name.to_owned(), state: "none".to_owned(), ..model::Peer::default() }
+                }
+            };
+            if let Some(heard) = self.heard.get(&id) {
+                peer.report = heard.report.as_ref().map(|(at, report)| snapshot::report(now, *at, report));
+                peer.push = heard.push.clone();
+            }
+            peer
+        };
+        Snapshot {
+            role: "server".to_owned(),
+            peers: self.roster.names().map(peer).collect(),
+            nics: self.ports.snapshot(|id| self.roster.name(id).to_owned()),
+            plane: self.plane.snapshot(),
+            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
+        }
+    }
+
+    fn go_live(&mut self, now: Instant, peer: PeerId, path: Path) {
+        self.server.set_ceiling(now, peer, ceiling(&path));
         self.paths.insert(peer, path.remote);
         let local = path
             .local
@@ -261,7 +314,12 @@ impl Host {
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
         let taken = match notice {
-            Notice::Datagram { path, bytes } => self.server.handle_datagram(now, path, &bytes),
+            Notice::Datagram { path, bytes } => {
+                let taken = self.server.handle_datagram(now, path, &bytes);
+                let hello = Header::decode(&bytes).is_ok_and(|header| header.kind == Type::Hello);
+                self.advise(now, path, hello && taken.is_ok());
+                taken
+            }
             Notice::Control { index, path, bytes, .. } => {
                 self.server.handle_control(now, index, path, &bytes)
             }
@@ -293,13 +351,20 @@ impl Host {
             Notice::RekeyWanted { .. } => Ok(()),
         };
         if let Err(reason) = taken {
-            self.note_refusal(reason);
+            debug!(reason = reason.label(), "dropped");
         }
         Ok(())
     }
 
-    fn note_refusal(&self, reason: DropReason) {
-        debug!(reason = reason.label(), "dropped");
+    /// Tells of who cannot get in, and why that may be.
+    fn advise(&mut self, now: Instant, path: Path, hello: bool) {
+        if let Some(key) = self.server.take_stranger() {
+            self.advice.stranger(now, path, key);
+        }
+        if hello && !self.paths.values().any(|known| *known == path.remote) {
+            let nics = self.config.clients.iter().flat_map(|client| &client.nics);
+            self.advice.greeted(now, path, nics.map(|nic| &nic.spec));
+        }
     }
 }
 

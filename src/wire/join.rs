@@ -184,7 +184,7 @@ impl Flow {
         let expected = checksum::add(self.addresses, fold(udp.len() as u64));
         let field = number(udp, Transport::UDP_CHECKSUM.into()).unwrap_or(0);
         if self.offload.needs_checksum {
-            return checksum::sub(field, expected) % 0xffff == 0;
+            return checksum::sub(field, expected).is_multiple_of(0xffff);
         }
         // Zero: the sender did not compute one.
         field != 0 && checksum::add(checksum::sum(udp), expected) == 0xffff
