@@ -313,6 +313,9 @@ fn key_files_are_read_and_swapped_keys_are_noticed() {
     let from_file = fixture.client(&format!("{CLIENT}{NIC}").replace("SERVER_KEY", "server.key.pub"));
     assert_eq!(from_file.server_key.to_string(), fixture.server_key);
     let psk = fixture.errors(&at_top("psk = \"server.key.pub\"", &format!("{CLIENT}{NIC}")));
+    assert!(psk.starts_with("f.toml:1:7:") && psk.contains("is a public key's file"), "{psk}");
+    std::fs::write(fixture.folder.path().join("open"), "").unwrap();
+    let psk = fixture.errors(&at_top("psk = \"open\"", &format!("{CLIENT}{NIC}")));
     assert!(psk.contains("f.toml:1:7: others may open") && psk.contains("chmod 600"), "{psk}");
 }
 
@@ -429,6 +432,9 @@ fn a_config_that_cannot_be_read_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let missing = load(&folder.path().join("none.toml"), &Overrides::default()).unwrap_err().to_string();
     assert!(missing.contains("none.toml: cannot read the config: No such file"), "{missing}");
+    assert!(missing.contains("`configs/` has examples"), "{missing}");
+    let here = load(folder.path(), &Overrides::default()).unwrap_err().to_string();
+    assert!(here.contains("name the file in it"), "{here}");
     let path = folder.path().join("large.toml");
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
     file.set_len(FILE_MAX as u64 + 1).unwrap();

@@ -29,21 +29,32 @@ pub(super) fn open(
         return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Macvtap });
     }
     let (link, created) = match before {
-        Some(link) if link.alias.as_deref() != Some(OURS) => (link, false),
-        Some(link) => (take_over(&mut netlink, request, link)?, true),
+        Some(link) => match maker(&link) {
+            None => (link, false),
+            Some(pid) if pid != std::process::id() && process::is_like_us(pid) => {
+                return Err(NicError::Busy(name.clone()));
+            }
+            Some(_) => (take_over(&mut netlink, request, link)?, true),
+        },
         None => (create(&mut netlink, request)?, true),
     };
     let mut nic = Nic::new(netlink, request, &link, created);
     if created {
-        nic.netlink.set_alias(link.index, OURS)?;
+        nic.netlink.set_alias(link.index, &format!("{OURS}{}", std::process::id()))?;
     }
     let files = open_queues(name, link.index, queues)
         .map_err(|e| NicError::queue(name, "open the character device of", e))?;
     Ok((nic, files, link))
 }
 
-/// The alias of a macvtap that we made: unlike a tap it outlives a process that was killed.
-const OURS: &str = "made by tap-rs";
+/// How the alias of a macvtap that we made begins: unlike a tap it outlives a process that was killed. That one's
+/// number follows.
+const OURS: &str = "made by tap-rs, process ";
+
+/// The process that made a macvtap, if it was one of us.
+fn maker(link: &Link) -> Option<u32> {
+    link.alias.as_deref()?.strip_prefix(OURS)?.parse().ok()
+}
 
 /// Goes on with what a killed process left, or makes it anew where it is on another parent than it should.
 fn take_over(netlink: &mut Netlink, request: &NicRequest, link: Link) -> Result<Link, NicError> {
