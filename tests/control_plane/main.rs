@@ -413,6 +413,20 @@ fn the_path_mtu_is_found_both_ways_and_a_black_hole_is_left() {
 }
 
 #[test]
+fn a_path_mtu_that_fell_rises_again_both_ways_once_the_path_allows() {
+    let mut sim = Sim::new(Spec::default());
+    sim.establish();
+    exchange(&mut sim, secs(1), ms(20));
+    sim.link.limit = 1300;
+    exchange(&mut sim, secs(30), ms(20));
+    let sizes = |sim: &Sim| (sim.client_plane.using[&SERVER].2, sim.server_plane.using[&CLIENT].2);
+    assert!(sizes(&sim).0 <= 1300 && sizes(&sim).1 <= 1300, "{:?}", sizes(&sim));
+    sim.link.limit = 0;
+    exchange(&mut sim, secs(700), ms(100));
+    assert_eq!(sizes(&sim), (1472, 1472));
+}
+
+#[test]
 fn two_boxes_with_one_key_are_told_and_damped() {
     let mut sim = Sim::new(Spec::default());
     let mut twin = Sim::new(Spec { seed: 2, ..Spec::default() });

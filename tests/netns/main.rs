@@ -11,6 +11,7 @@ mod faults;
 mod forward;
 mod identity;
 mod mistakes;
+mod path;
 mod push;
 mod rekey;
 mod reload;
