@@ -27,6 +27,7 @@ mod client;
 mod control;
 mod daemon;
 pub mod demo;
+mod keeper;
 mod load;
 mod log;
 pub mod ping;
@@ -36,9 +37,10 @@ pub mod script;
 mod server;
 
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::commands::Failure;
-use crate::config::{self, Config, Overrides};
+use crate::config::{self, Config, Overrides, ScriptPolicy};
 
 /// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
 ///
@@ -53,17 +55,29 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    let keeper = keeper::start(rules(&config))
+        .map(Rc::new)
+        .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, daemon).await,
-            Config::Server(config) => server::run(config, path, overrides, daemon).await,
+            Config::Client(config) => client::run(config, keeper, daemon).await,
+            Config::Server(config) => server::run(config, path, overrides, keeper, daemon).await,
         }
     });
     // A name that is still being resolved does not keep the program.
     runtime.shutdown_background();
     ended.inspect_err(|failure| tracing::error!("{failure}"))
+}
+
+/// What the keeper goes by.
+fn rules(config: &Config) -> keeper::Rules {
+    let script = match config {
+        Config::Client(client) => client.script.clone(),
+        Config::Server(_) => ScriptPolicy::Never,
+    };
+    keeper::Rules { script, pid: config.common().daemon.as_ref().map(|d| d.pid.clone()) }
 }

@@ -29,6 +29,7 @@ pub mod process;
 pub mod script;
 pub mod tun;
 pub mod udp;
+pub mod unix;
 pub mod wipe;
 pub mod x25519;
 

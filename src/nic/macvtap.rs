@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use tracing::info;
 
 use super::netlink::{Link, MacvlanMode, Netlink, NetlinkError};
-use super::{Nic, NicError, NicRequest, Side};
+use super::{Devices, Nic, NicError, NicRequest, Side};
 use crate::sys::{process, tun};
 use crate::types::{NicMode, NicName};
 
 pub(super) fn open(
     mut netlink: Netlink,
+    devices: &dyn Devices,
     request: &NicRequest,
     queues: usize,
 ) -> Result<(Nic, Vec<File>, Link), NicError> {
@@ -29,21 +30,32 @@ pub(super) fn open(
         return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Macvtap });
     }
     let (link, created) = match before {
-        Some(link) if link.alias.as_deref() != Some(OURS) => (link, false),
+        Some(link) if !is_ours(link.alias.as_deref()) => (link, false),
         Some(link) => (take_over(&mut netlink, request, link)?, true),
         None => (create(&mut netlink, request)?, true),
     };
     let mut nic = Nic::new(netlink, request, &link, created);
     if created {
-        nic.netlink.set_alias(link.index, OURS)?;
+        nic.netlink.set_alias(link.index, &mark(std::process::id()))?;
     }
-    let files = open_queues(name, link.index, queues)
+    let files = (0..queues)
+        .map(|_| attach(devices, name, link.index))
+        .collect::<io::Result<Vec<_>>>()
         .map_err(|e| NicError::queue(name, "open the character device of", e))?;
     Ok((nic, files, link))
 }
 
-/// The alias of a macvtap that we made: unlike a tap it outlives a process that was killed.
+/// How the alias of a macvtap that we made begins: unlike a tap it outlives a process that was killed.
 const OURS: &str = "made by tap-rs";
+
+pub(super) fn is_ours(alias: Option<&str>) -> bool {
+    alias.is_some_and(|alias| alias.starts_with(OURS))
+}
+
+/// The alias of a macvtap that the process of this number has made, or taken over.
+pub(super) fn mark(process: u32) -> String {
+    format!("{OURS} {process}")
+}
 
 /// Goes on with what a killed process left, or makes it anew where it is on another parent than it should.
 fn take_over(netlink: &mut Netlink, request: &NicRequest, link: Link) -> Result<Link, NicError> {
@@ -111,21 +123,22 @@ struct Device {
     minor: u32,
 }
 
-fn open_queues(name: &NicName, index: u32, queues: usize) -> io::Result<Vec<File>> {
+pub(super) fn open_device(name: &NicName, index: u32) -> io::Result<File> {
     let device = find_device(name, index)?;
     let usual = PathBuf::from(format!("/dev/tap{index}"));
-    if device.is_at(&usual) {
-        return (0..queues).map(|_| attach(&usual, name)).collect();
-    }
-    let node = PrivateNode::make(device, index)?;
-    (0..queues).map(|_| attach(&node.path(), name)).collect()
-}
-
-fn attach(path: &Path, name: &NicName) -> io::Result<File> {
-    let file = tun::open(path)?;
+    let file = if device.is_at(&usual) {
+        tun::open(&usual)?
+    } else {
+        tun::open(&PrivateNode::make(device, index)?.path())?
+    };
     if tun::interface(&file)? != name.as_str() {
         return Err(io::Error::other("it belongs to another interface"));
     }
+    Ok(file)
+}
+
+fn attach(devices: &dyn Devices, name: &NicName, index: u32) -> io::Result<File> {
+    let file = devices.macvtap(name, index)?;
     tun::attach_macvtap(&file)?;
     Ok(file)
 }

@@ -5,6 +5,7 @@ mod resolve;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use self::push::{Job, Pushes};
 use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
+use super::keeper::Keeper;
 use super::load;
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
@@ -39,14 +41,14 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 
 /// Runs until a signal or a pushed script ends it. Returns the exit status.
-pub async fn run(config: ClientConfig, daemon: Option<Background>) -> Result<u8, Failure> {
-    let mut session = Session::start(config)?;
-    if let Some(mut daemon) = daemon {
+pub async fn run(
+    config: ClientConfig,
+    keeper: Rc<Keeper>,
+    daemon: Option<Background>,
+) -> Result<u8, Failure> {
+    let mut session = Session::start(config, keeper)?;
+    if let Some(daemon) = daemon {
         daemon.started();
-        // Kept until the end: its drop removes the pid file.
-        let status = session.live().await;
-        drop(daemon);
-        return status;
     }
     session.live().await
 }
@@ -69,7 +71,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(config: ClientConfig) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = Instant::now();
         let params = params(&config)?;
         let rng = StdRng::from_rng(&mut rand::rng());
@@ -83,12 +85,12 @@ impl Session {
         plane.add_peer(SERVER);
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces", e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals", e))?;
-        let mut ports = Ports::default();
+        let mut ports = Ports::new(Rc::clone(&keeper));
         ports.set(now, &mut plane, local_nics(&config)).map_err(|e| Failure::Refused(e.to_string()))?;
         info!(server = %config.server, suite = suite(&config).noise_name(), "client started");
         Ok(Self {
-            resolver: Resolver::new(config.server.clone()),
-            pushes: Pushes::default(),
+            resolver: Resolver::new(config.server.clone(), Rc::clone(&keeper)),
+            pushes: Pushes::new(keeper),
             config,
             client,
             plane,

@@ -5,6 +5,7 @@ mod roster;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 use rand::rngs::StdRng;
@@ -16,6 +17,7 @@ use self::roster::Roster;
 use super::client::any_like;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
+use super::keeper::Keeper;
 use super::plane::Plane;
 use super::ports::Ports;
 use crate::commands::Failure;
@@ -36,12 +38,12 @@ pub async fn run(
     config: ServerConfig,
     path: &std::path::Path,
     overrides: &Overrides,
+    keeper: Rc<Keeper>,
     daemon: Option<Background>,
 ) -> Result<u8, Failure> {
     let file = ConfigFile { path: path.to_owned(), overrides: overrides.clone() };
-    let mut host = Host::start(config, file)?;
-    let mut daemon = daemon;
-    if let Some(daemon) = &mut daemon {
+    let mut host = Host::start(config, file, keeper)?;
+    if let Some(daemon) = daemon {
         daemon.started();
     }
     host.live().await
@@ -69,7 +71,7 @@ struct Host {
 }
 
 impl Host {
-    fn start(config: ServerConfig, file: ConfigFile) -> Result<Self, Failure> {
+    fn start(config: ServerConfig, file: ConfigFile, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = Instant::now();
         let cannot = |what: String, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let params = ServerParams {
@@ -92,7 +94,7 @@ impl Host {
             server,
             plane,
             notices,
-            ports: Ports::default(),
+            ports: Ports::new(keeper),
             roster: Roster::default(),
             links,
             signals,

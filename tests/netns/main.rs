@@ -10,6 +10,7 @@ mod demo;
 mod faults;
 mod forward;
 mod identity;
+mod keeper;
 mod push;
 mod rekey;
 mod reload;
