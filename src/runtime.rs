@@ -27,12 +27,13 @@ mod client;
 mod control;
 mod daemon;
 pub mod demo;
-mod keeper;
+pub mod keeper;
 mod load;
 mod log;
 pub mod ping;
 mod plane;
 mod ports;
+pub mod sandbox;
 pub mod script;
 mod server;
 
@@ -58,6 +59,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let keeper = keeper::start(rules(&config))
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
+    sandbox::keep_secrets();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

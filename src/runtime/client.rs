@@ -22,6 +22,7 @@ use super::keeper::Keeper;
 use super::load;
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
+use super::sandbox::{self, Sandbox};
 use crate::commands::Failure;
 use crate::config::{ClientConfig, NicSource, SuiteChoice};
 use crate::dataplane::Notice;
@@ -63,6 +64,7 @@ struct Session {
     signals: Signals,
     resolver: Resolver,
     pushes: Pushes,
+    _sandbox: Sandbox,
     started: Instant,
     next_report: Option<Instant>,
     nics_down: Option<Instant>,
@@ -80,6 +82,8 @@ impl Session {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
         let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
+        // A client reads no file after this.
+        let sandbox = sandbox::confine(&[]);
         let (mut plane, notices) =
             Plane::start(socket, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
@@ -87,6 +91,7 @@ impl Session {
         let signals = Signals::new().map_err(|e| cannot("watch for signals", e))?;
         let mut ports = Ports::new(Rc::clone(&keeper));
         ports.set(now, &mut plane, local_nics(&config)).map_err(|e| Failure::Refused(e.to_string()))?;
+        sandbox::filter();
         info!(server = %config.server, suite = suite(&config).noise_name(), "client started");
         Ok(Self {
             resolver: Resolver::new(config.server.clone(), Rc::clone(&keeper)),
@@ -98,6 +103,7 @@ impl Session {
             ports,
             links,
             signals,
+            _sandbox: sandbox,
             started: now,
             next_report: None,
             nics_down: None,

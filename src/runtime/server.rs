@@ -20,6 +20,7 @@ use super::daemon::Background;
 use super::keeper::Keeper;
 use super::plane::Plane;
 use super::ports::Ports;
+use super::sandbox::{self, Sandbox};
 use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
 use crate::dataplane::Notice;
@@ -66,6 +67,7 @@ struct Host {
     links: LinkEvents,
     signals: Signals,
     local: SocketAddr,
+    _sandbox: Sandbox,
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
 }
@@ -85,6 +87,7 @@ impl Host {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
         let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
+        let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
             Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
@@ -99,11 +102,13 @@ impl Host {
             links,
             signals,
             local,
+            _sandbox: sandbox,
             paths: BTreeMap::new(),
             config,
         };
         let config = host.config.clone();
         host.adopt(now, &config)?;
+        sandbox::filter();
         info!(bind = %local, clients = config.clients.len(), "server started");
         Ok(host)
     }
@@ -308,6 +313,20 @@ impl Host {
 /// Each allowed AEAD, with a pre-shared key and without: which it is to be depends on the client.
 fn suites(config: &ServerConfig) -> Vec<Suite> {
     config.suites.iter().flat_map(|s| [s.with_psk(false), s.with_psk(true)]).collect()
+}
+
+/// Where a reload may read: beside the config file, and where the files that it names are.
+fn folders(config_file: &std::path::Path, config: &ServerConfig) -> Vec<PathBuf> {
+    let own = [config_file, &config.common.private_key];
+    let files = own.into_iter().chain(config.files.iter().map(PathBuf::as_path));
+    let folder = |file: &std::path::Path| match file.parent() {
+        Some(folder) if folder != std::path::Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut folders: Vec<_> = files.map(folder).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    folders
 }
 
 fn bind_failed(bind: SocketAddr, e: &std::io::Error) -> Failure {

@@ -1,10 +1,15 @@
-//! What is left to the keeper: taking NICs down when the program is killed, and being small until then.
+//! The two processes: what the tunnel has given up and says to nobody, and what is left to the keeper: taking NICs down
+//! when the program is killed, and being small until then.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::common::lab::{Edit, Lab, SOON};
-use crate::common::program::Program;
+use crate::common::program::{Program, TAP_RS};
 use crate::needs_root;
 
 /// The process number of a program's keeper.
@@ -94,4 +99,70 @@ fn a_script_still_gets_what_root_has() {
     let client = Edit { remote: true, top: "script = \"any\"".into(), ..Edit::default() };
     let _programs = lab.up(&server, &client);
     assert!(lab.sites[0].client.has_link("br9"));
+}
+
+#[test]
+fn the_tunnel_keeps_one_capability_and_gets_no_more() {
+    needs_root!();
+    let lab = Lab::new();
+    let (server, client) = lab.up_plain();
+    lab.sites[0].lan.ping(lab.sites[0].nics[0].ip);
+    for program in [&server, &client] {
+        for task in fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap() {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let field = |key: &str| {
+                let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
+                line.trim().to_owned()
+            };
+            // CAP_NET_ADMIN is bit 12.
+            assert_eq!([field("CapEff:"), field("CapPrm:")], ["0000000000001000"; 2], "{status}");
+            let none = "0000000000000000";
+            assert_eq!([field("CapInh:"), field("CapBnd:"), field("CapAmb:")], [none; 3], "{status}");
+            assert_eq!([field("NoNewPrivs:"), field("Seccomp:")], ["1", "2"], "{status}");
+        }
+        let limits = fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
+        let core = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    }
+}
+
+#[test]
+fn a_log_of_everything_holds_no_secret() {
+    needs_root!();
+    let lab = Lab::new();
+    let psk = Command::new(TAP_RS).arg("genpsk").output().unwrap().stdout;
+    lab.write("site0.psk", &psk);
+    lab.write("script.sh", "echo hello");
+    let server = Edit {
+        top: "log = \"trace\"".into(),
+        server: "script_path = \"script.sh\"".into(),
+        client: "psk = \"site0.psk\"".into(),
+        ..Edit::default()
+    };
+    let client = Edit {
+        remote: true,
+        top: "log = \"trace\"\nscript = \"any\"\npsk = \"site0.psk\"".into(),
+        ..Edit::default()
+    };
+    let (mut server, mut client) = lab.up(&server, &client);
+    lab.sites[0].lan.ping(lab.sites[0].nics[0].ip);
+    client.rekey();
+    client.wait_for_log(&["renewed"], SOON);
+    server.reload();
+    server.wait_for_log(&["reloaded"], SOON);
+    client.terminate();
+    server.terminate();
+    let log = [client.lines(), server.lines()].concat().join("\n").to_lowercase();
+    assert!(log.contains("debug") && log.contains("session ended"));
+    for file in ["client0.key", "server.key", "site0.psk"] {
+        let text = fs::read_to_string(lab.dir().join(file)).unwrap();
+        let text = text.trim();
+        let bytes = STANDARD.decode(text).unwrap();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let list: Vec<String> = bytes.iter().map(u8::to_string).collect();
+        // A part would be bad enough.
+        for needle in [&text[..20], &hex[..20], &hex[44..], &list[..6].join(", ")] {
+            assert!(!log.contains(&needle.to_lowercase()), "{file} is in the log as {needle}");
+        }
+    }
 }
