@@ -15,6 +15,7 @@ Examples:
   tap-rs check -c client.toml            say what is wrong with a config, line by line
   tap-rs -c client.toml                  run it; `run_mode` in the file decides as what
   tap-rs server -c server.toml           run it as a server
+  tap-rs status                          how the running ones are doing
   tap-rs demo                            see it work on this machine, in namespaces of its own
 
 All config keys: docs/CONFIG.md";
@@ -57,8 +58,25 @@ pub enum Command {
     Server(FileArgs),
     /// Check a config, its keys and its scripts, and say what is wrong and where
     Check(ClientArgs),
+    /// Say how the tap-rs that run on this machine are doing (as root)
+    Status(StatusArgs),
     /// Build a LAN, a client and a server on this machine, show them at work, and clean up (as root)
     Demo,
+}
+
+/// What to say of running programs, and how.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// Which one: the name of its config file, without `.toml` [default: all of them]
+    pub name: Option<String>,
+
+    /// One JSON document a line instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Again every second, until it is interrupted
+    #[arg(long, short)]
+    pub watch: bool,
 }
 
 /// A config file, and what may be said over it on either side.

@@ -126,9 +126,9 @@ impl PublicKey {
 /// True for text that was meant as a key, whole or cut, rather than as a path.
 pub fn looks_like_key(text: &str) -> bool {
     let alphabet = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
-    text.chars().all(alphabet)
-        && !text.starts_with('/')
-        && (text.ends_with('=') || text.len() == BASE64_LEN - 1)
+    let whole = text.len() == BASE64_LEN && text.ends_with('=');
+    let cut = !text.starts_with('/') && (text.ends_with('=') || text.len() == BASE64_LEN - 1);
+    text.chars().all(alphabet) && (whole || cut)
 }
 
 impl TryFrom<[u8; KEY_LEN]> for PublicKey {

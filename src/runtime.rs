@@ -30,12 +30,14 @@ pub mod demo;
 pub mod keeper;
 mod load;
 mod log;
+mod path;
 pub mod ping;
 mod plane;
 mod ports;
 pub mod sandbox;
 pub mod script;
 mod server;
+pub mod status;
 
 use std::path::Path;
 use std::rc::Rc;
@@ -66,7 +68,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, keeper, daemon).await,
+            Config::Client(config) => client::run(config, path, keeper, daemon).await,
             Config::Server(config) => server::run(config, path, overrides, keeper, daemon).await,
         }
     });

@@ -119,7 +119,7 @@ fn handshake(folder: &FilePath) -> Option<Box<(Client, Server)>> {
     let psk = || Some(PresharedKey::read(&folder.join("client.psk")).unwrap());
     let (mine, theirs) = (read("client.key"), read("server.key"));
     let (public, suite) = (theirs.public(), Suite::Aes.with_psk(true));
-    let params = ServerParams { identity: theirs, suites: vec![suite], instance: 1, ceiling: 1472 };
+    let params = ServerParams { identity: theirs, suites: vec![suite], instance: 1 };
     let mut server = Server::new(now, params, rng(1)).unwrap();
     server.add_client(now, PeerId(0), ClientSpec { key: mine.public(), psk: psk() });
     let mut params = ClientParams::new(mine, public, suite, 2);

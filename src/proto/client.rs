@@ -21,7 +21,7 @@ use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::cookie::{ServerName, equal, mac};
 use crate::proto::noise::{Initiator, Offerer, Seed};
-use crate::proto::output::{Event, Output, Outputs, PeerId};
+use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Peer, Ponged};
 use crate::proto::pull::Pull;
 use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, IDLE_PING, INIT_TRIES, REKEY_AFTER};
@@ -230,6 +230,16 @@ impl Client {
     /// The smoothed round-trip time to the server.
     pub fn rtt(&self) -> Option<Duration> {
         self.peer.rtt
+    }
+
+    /// The session in use, if there is one.
+    pub fn session(&self) -> Option<SessionInfo> {
+        self.peer.info()
+    }
+
+    /// The server does not answer at present.
+    pub fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// True while there is a session.

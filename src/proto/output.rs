@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::proto::session::{Lanes, Opener};
 use crate::types::{Path, Suite};
@@ -112,6 +113,27 @@ pub enum Event {
     Report(Report),
     /// Two boxes use one key in turn.
     Flapping,
+}
+
+/// A session as it stands, for whoever looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Which suite.
+    pub suite: Suite,
+    /// When its handshake ended.
+    pub since: Instant,
+    /// Where the peer is.
+    pub path: Path,
+    /// Bytes of UDP payload that the path is known to carry.
+    pub datagram: u16,
+    /// Smoothed round-trip time.
+    pub rtt: Option<Duration>,
+    /// When the peer was last heard.
+    pub heard: Option<Instant>,
+    /// Datagrams and bytes sealed.
+    pub sent: (u64, u64),
+    /// Datagrams and bytes opened.
+    pub received: (u64, u64),
 }
 
 /// Outputs in the order in which they are to be done.

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rand::CryptoRng;
 
 use crate::proto::activity::Activity;
-use crate::proto::output::{Output, Outputs, PeerId};
-use crate::proto::pmtu::{CEILING, FLOOR, PathMtu};
+use crate::proto::output::{Output, Outputs, PeerId, SessionInfo};
+use crate::proto::pmtu::{FLOOR, PathMtu};
 use crate::proto::session::{DATA_OVERHEAD, Keys, Lane, Opener, REKEY_AFTER_DATAGRAMS, establish};
 use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER, REKEY_AFTER_BYTES};
 use crate::types::{Path, Suite};
@@ -113,8 +113,8 @@ impl Peer {
             current: None,
             previous: None,
             rtt: None,
-            pmtu: PathMtu::new(now, FLOOR),
-            ceiling: CEILING,
+            pmtu: PathMtu::new(now, ORDINARY),
+            ceiling: ORDINARY,
             pings: VecDeque::new(),
             looked: now,
             ponged_elsewhere: None,
@@ -185,6 +185,22 @@ impl Peer {
         self.current.as_ref().is_none_or(|slot| slot.instance != instance)
     }
 
+    /// The session in use.
+    pub(crate) fn info(&self) -> Option<SessionInfo> {
+        let slot = self.current.as_ref()?;
+        let v = slot.opener.volume();
+        Some(SessionInfo {
+            suite: slot.suite,
+            since: slot.since,
+            path: self.path?,
+            datagram: self.pmtu.size(),
+            rtt: self.rtt,
+            heard: self.activity.received(),
+            sent: (v.sent.load(Relaxed), v.sent_bytes.load(Relaxed)),
+            received: (v.received.load(Relaxed), v.received_bytes.load(Relaxed)),
+        })
+    }
+
     /// True where this INIT has made a session that is in use already.
     pub(crate) fn has_answered(&self, init_mac: &[u8; 16]) -> bool {
         [&self.current, &self.previous].into_iter().flatten().any(|s| s.init_mac.as_ref() == Some(init_mac))
@@ -195,9 +211,11 @@ impl Peer {
         self.current.as_ref().is_some_and(Slot::worn)
     }
 
-    /// The other end is another one, or the first link is: what its path carries is to be found out anew.
+    /// The first link towards the peer carries this much. Where that is new, what the path carries is found out anew.
     pub(crate) fn set_ceiling(&mut self, now: Instant, ceiling: u16, out: &mut Outputs) {
-        self.ceiling = ceiling;
+        if std::mem::replace(&mut self.ceiling, ceiling) == ceiling {
+            return;
+        }
         let before = self.pmtu.size();
         self.pmtu.set_ceiling(now, ceiling);
         self.resized(before, out);
@@ -384,11 +402,17 @@ impl Peer {
         bytes.resize(bytes.len().saturating_add(DATA_OVERHEAD - DATA_HEADER_LEN), 0);
         if slot.lane.seal(&mut bytes).is_ok() {
             slot.lane.volume().count_sent(1, bytes.len() as u64);
-            self.activity.note_sent(now, false);
+            // A probe may well be lost: it does not stand for the keepalive that is owed.
+            if size == 0 {
+                self.activity.note_sent(now, false);
+            }
             out.push(Output::Send { path, bytes });
         }
     }
 }
+
+/// What a first link is taken to carry until somebody knows better: Ethernet's MTU less IPv6's and UDP's headers.
+const ORDINARY: u16 = 1500 - 48;
 
 /// How long a path MTU probe is waited for.
 const PROBE_PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(400));

@@ -21,7 +21,7 @@ use crate::metrics::DropReason;
 use crate::proto::client::read_payload;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
-use crate::proto::output::{Event, Output, Outputs, PeerId};
+use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Handshaken, Peer, Ponged};
 use crate::proto::pull::{chunk, hash_of, revision_of};
 use crate::proto::timers::SILENT_AFTER;
@@ -44,8 +44,6 @@ pub struct ServerParams {
     pub suites: Vec<Suite>,
     /// A random number for this run of the program.
     pub instance: u64,
-    /// The longest datagram that its first link carries, in bytes of UDP payload.
-    pub ceiling: u16,
 }
 
 /// A client that may connect.
@@ -99,11 +97,9 @@ impl Server {
     /// Lets a client in, under a number of the caller's that no other client has.
     pub fn add_client(&mut self, now: Instant, id: PeerId, spec: ClientSpec) {
         self.by_key.insert(*spec.key.as_bytes(), id);
-        let mut peer = Peer::new(id, now);
-        peer.set_ceiling(now, self.params.ceiling, &mut self.out);
         let client = ClientState {
             spec,
-            peer,
+            peer: Peer::new(id, now),
             offer: None,
             silent: false,
             instance: 0,
@@ -241,14 +237,23 @@ impl Server {
         }
     }
 
+    /// The longest datagram that the first link towards a client carries, in bytes of UDP payload.
+    pub fn set_ceiling(&mut self, now: Instant, id: PeerId, ceiling: u16) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.peer.set_ceiling(now, ceiling, &mut self.out);
+            self.reschedule(id);
+        }
+    }
+
     /// The data path has armed a timer of this client's.
     pub fn handle_wake(&mut self, id: PeerId) {
         self.reschedule(id);
     }
 
-    /// The smoothed round-trip time to a client.
-    pub fn rtt(&self, id: PeerId) -> Option<Duration> {
-        self.clients.get(&id).and_then(|c| c.peer.rtt)
+    /// A client's session in use, and whether the client is silent.
+    pub fn session(&self, id: PeerId) -> Option<(SessionInfo, bool)> {
+        let client = self.clients.get(&id)?;
+        Some((client.peer.info()?, client.silent))
     }
 
     /// Says good-bye to every client.

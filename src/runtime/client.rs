@@ -3,7 +3,7 @@
 mod push;
 mod resolve;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,9 +20,11 @@ use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
 use super::keeper::Keeper;
 use super::load;
+use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
 use super::sandbox::{self, Sandbox};
+use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{ClientConfig, NicSource, SuiteChoice};
 use crate::dataplane::Notice;
@@ -31,9 +33,9 @@ use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
-use crate::sys::udp::{UdpSocket, path_mtu_hint};
+use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
-use crate::wire::control::REPORT_NICS;
+use crate::wire::control::{PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -44,10 +46,11 @@ const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 /// Runs until a signal or a pushed script ends it. Returns the exit status.
 pub async fn run(
     config: ClientConfig,
+    path: &std::path::Path,
     keeper: Rc<Keeper>,
     daemon: Option<Background>,
 ) -> Result<u8, Failure> {
-    let mut session = Session::start(config, keeper)?;
+    let mut session = Session::start(config, path, keeper)?;
     if let Some(daemon) = daemon {
         daemon.started();
     }
@@ -65,6 +68,11 @@ struct Session {
     resolver: Resolver,
     pushes: Pushes,
     _sandbox: Sandbox,
+    status: Listener,
+    /// The config file, for whoever asks.
+    file: String,
+    /// What became of the last push.
+    pushed: Option<model::Push>,
     started: Instant,
     next_report: Option<Instant>,
     nics_down: Option<Instant>,
@@ -73,7 +81,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(config: ClientConfig, keeper: Rc<Keeper>) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, path: &std::path::Path, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = Instant::now();
         let params = params(&config)?;
         let rng = StdRng::from_rng(&mut rand::rng());
@@ -82,6 +90,7 @@ impl Session {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
         let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
+        let status = Listener::open(path);
         // A client reads no file after this.
         let sandbox = sandbox::confine(&[]);
         let (mut plane, notices) =
@@ -104,6 +113,9 @@ impl Session {
             links,
             signals,
             _sandbox: sandbox,
+            status,
+            file: path.display().to_string(),
+            pushed: None,
             started: now,
             next_report: None,
             nics_down: None,
@@ -131,6 +143,7 @@ impl Session {
                         return Ok(self.stop(status));
                     }
                 }
+                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
                 () = until(due) => self.handle_timeout(Instant::now()),
             }
         }
@@ -283,20 +296,42 @@ impl Session {
             Ok(nics) => {
                 if let Err(e) = self.ports.set(now, &mut self.plane, nics.wanted(&self.config)) {
                     warn!("{e}");
-                    self.client.report_status(now, revision, crate::wire::control::PushState::NicFailed, 0);
+                    self.conclude(now, revision, PushState::NicFailed, 0);
                     return None;
                 }
                 for (name, mac) in self.ports.unnumbered() {
                     warn!(nic = %name, %mac, "the server has no NIC with this MAC for this client; it stays down");
                 }
-                self.client.report_status(now, revision, crate::wire::control::PushState::Applied, 0);
+                self.conclude(now, revision, PushState::Applied, 0);
                 None
             }
             Err(refusal) => {
                 warn!("{}", refusal.why);
-                self.client.report_status(now, revision, refusal.state, refusal.code);
+                self.conclude(now, revision, refusal.state, refusal.code);
                 refusal.ends.then_some(refusal.code)
             }
+        }
+    }
+
+    /// The server hears what became of a push, and so does whoever asks here.
+    fn conclude(&mut self, now: Instant, revision: u64, state: PushState, code: u8) {
+        self.client.report_status(now, revision, state, code);
+        self.pushed = Some(snapshot::push(revision, state, code));
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let name = self.config.server.to_string();
+        let mut peer = match (self.client.session(), self.client.is_silent()) {
+            (Some(info), silent) => snapshot::peer(now, name, &info, silent),
+            (None, _) => model::Peer { name, state: "none".to_owned(), ..model::Peer::default() },
+        };
+        peer.push = self.pushed.clone();
+        Snapshot {
+            role: "client".to_owned(),
+            peers: vec![peer],
+            nics: self.ports.snapshot(|_| self.config.server.to_string()),
+            plane: self.plane.snapshot(),
+            ..snapshot::frame(now, self.started, &self.file, self.local)
         }
     }
 
@@ -347,19 +382,6 @@ fn has_aes() -> bool {
 fn bind() -> std::io::Result<UdpSocket> {
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), false)
         .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), false))
-}
-
-/// The longest UDP payload that the first link towards `path` carries.
-pub(super) fn ceiling(path: &Path) -> u16 {
-    let headers = if path.remote.is_ipv4() { 28 } else { 48 };
-    path_mtu_hint(path).unwrap_or(1500).saturating_sub(headers)
-}
-
-/// Every address of the family of `peer`, at this port.
-pub(super) fn any_like(peer: SocketAddr, port: u16) -> SocketAddr {
-    let any: IpAddr =
-        if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    (any, port).into()
 }
 
 /// The NICs of the client's own file, whose numbers the server will tell.

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use super::status::model;
 use crate::dataplane::{Command, NicKey, Notice, PeerKey, WorkerConfig, WorkerHandle, spawn};
-use crate::metrics::{DropReason, NicCounters};
+use crate::metrics::{DropReason, NicCounters, Traffic};
 use crate::nic::{Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::{Event, Output, PeerId};
@@ -137,10 +139,33 @@ impl Plane {
         DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
     }
 
+    /// What the workers have done.
+    pub fn snapshot(&self) -> model::Plane {
+        let mut sum = model::Plane { workers: self.workers.len(), ..model::Plane::default() };
+        for c in self.workers.iter().map(WorkerHandle::counters) {
+            sum.wakeups = sum.wakeups.saturating_add(c.wakeups.load(Relaxed));
+            sum.salvaged = sum.salvaged.saturating_add(c.salvaged.load(Relaxed));
+            add(&mut sum.sent, &c.sent);
+            add(&mut sum.received, &c.received);
+        }
+        sum.drops = self.drops().into_iter().map(|(r, n)| (r.label().to_owned(), n)).collect();
+        sum
+    }
+
     fn all(&self, command: impl Fn() -> Command) {
         for worker in &self.workers {
             tell(worker, command());
         }
+    }
+}
+
+fn add(sum: &mut model::Trains, traffic: &Traffic) {
+    for (sum, counter) in [
+        (&mut sum.trains, &traffic.trains),
+        (&mut sum.datagrams, &traffic.datagrams),
+        (&mut sum.bytes, &traffic.bytes),
+    ] {
+        *sum = sum.saturating_add(counter.load(Relaxed));
     }
 }
 

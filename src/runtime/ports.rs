@@ -19,8 +19,9 @@ use tracing::{info, warn};
 
 use super::keeper::Keeper;
 use super::plane::{NicSetup, Plane};
+use super::status::model;
 use crate::dataplane::NicKey;
-use crate::metrics::NicCounters;
+use crate::metrics::{Flow, NicCounters};
 use crate::nic::events::Event;
 use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
 use crate::policy::Contract;
@@ -170,10 +171,15 @@ impl Ports {
     pub fn reports(&self) -> Vec<NicReport> {
         let report = |port: &Port| {
             let c = &port.counters;
-            let flow = |f: &crate::metrics::Flow| (f.frames.load(Relaxed), f.bytes.load(Relaxed));
+            let flow = |f: &Flow| (f.frames.load(Relaxed), f.bytes.load(Relaxed));
             Some(NicReport { nic: port.wanted.id?.0, uplink: flow(&c.uplink), downlink: flow(&c.downlink) })
         };
         self.ports.iter().filter_map(report).collect()
+    }
+
+    /// Each NIC as it stands. `name`: what a peer is called.
+    pub fn snapshot(&self, name: impl Fn(PeerId) -> String) -> Vec<model::Nic> {
+        self.ports.iter().map(|port| port.snapshot(name(port.wanted.peer))).collect()
     }
 
     /// Logs what was dropped on each NIC.
@@ -247,6 +253,30 @@ impl Port {
         match &self.state {
             State::Here { key, .. } => *key,
             State::Gone { .. } => None,
+        }
+    }
+
+    fn snapshot(&self, peer: String) -> model::Nic {
+        let (spec, c) = (&self.wanted.request.spec, &self.counters);
+        let flow = |f: &Flow| model::Flow { frames: f.frames.load(Relaxed), bytes: f.bytes.load(Relaxed) };
+        let server = self.wanted.request.side == Side::Server;
+        let state = match self.nic() {
+            None => "gone",
+            Some(_) if self.up || server => "up",
+            Some(_) => "down",
+        };
+        model::Nic {
+            name: spec.name.to_string(),
+            peer,
+            mode: self.wanted.request.mode.to_string(),
+            state: state.to_owned(),
+            mac: spec.mac.to_string(),
+            addrs: spec.addrs.iter().map(ToString::to_string).collect(),
+            mtu: spec.mtu.bytes(),
+            offload: self.nic().map_or_else(String::new, |nic| nic.offloads().to_string()),
+            uplink: flow(&c.uplink),
+            downlink: flow(&c.downlink),
+            drops: c.drops.seen().map(|(r, n)| (r.label().to_owned(), n)).collect(),
         }
     }
 

@@ -14,13 +14,14 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use self::roster::Roster;
-use super::client::any_like;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
 use super::keeper::Keeper;
+use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
 use super::sandbox::{self, Sandbox};
+use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
 use crate::dataplane::Notice;
@@ -28,7 +29,6 @@ use crate::keys::{PresharedKey, PrivateKey};
 use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
-use crate::proto::pmtu::CEILING;
 use crate::proto::server::{ClientSpec, Server, ServerParams};
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
@@ -70,6 +70,17 @@ struct Host {
     _sandbox: Sandbox,
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
+    status: Listener,
+    started: Instant,
+    /// What each client has said of itself.
+    heard: BTreeMap<PeerId, Heard>,
+}
+
+/// What a client has said of itself.
+#[derive(Default)]
+struct Heard {
+    report: Option<(Instant, Report)>,
+    push: Option<model::Push>,
 }
 
 impl Host {
@@ -80,20 +91,18 @@ impl Host {
             identity: PrivateKey::read(&config.common.private_key)?,
             suites: suites(&config),
             instance: rand::rng().random(),
-            // Each client's path is measured; this bounds only what is tried first.
-            ceiling: CEILING,
         };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
         let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
+        let status = Listener::open(&file.path);
         let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
             Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
         let mut host = Self {
-            file,
             server,
             plane,
             notices,
@@ -104,6 +113,10 @@ impl Host {
             local,
             _sandbox: sandbox,
             paths: BTreeMap::new(),
+            status,
+            started: now,
+            heard: BTreeMap::new(),
+            file,
             config,
         };
         let config = host.config.clone();
@@ -128,6 +141,7 @@ impl Host {
                 events = self.links.next() => {
                     self.ports.handle_links(Instant::now(), &mut self.plane, &events);
                 }
+                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
                 () = until(due) => {
                     let now = Instant::now();
                     self.server.handle_timeout(now);
@@ -198,6 +212,7 @@ impl Host {
             self.drain(now);
             self.plane.remove_peer(*id);
             self.paths.remove(id);
+            self.heard.remove(id);
             self.ports.set_live(&mut self.plane, *id, None);
         }
         for (id, key, psk) in change.added {
@@ -220,7 +235,7 @@ impl Host {
         }
     }
 
-    fn handle_event(&mut self, _now: Instant, peer: PeerId, event: Event) {
+    fn handle_event(&mut self, now: Instant, peer: PeerId, event: Event) {
         let client = self.roster.name(peer);
         match event {
             Event::Established { suite, path, first } => {
@@ -229,11 +244,11 @@ impl Host {
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
                 }
-                self.go_live(peer, path);
+                self.go_live(now, peer, path);
             }
             Event::Moved(path) => {
                 info!(%client, endpoint = %path.remote, "client moved");
-                self.go_live(peer, path);
+                self.go_live(now, peer, path);
             }
             Event::Silent => info!(%client, "the client is silent"),
             Event::Answers => info!(%client, "the client answers again"),
@@ -244,10 +259,14 @@ impl Host {
                 self.ports.set_live(&mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
-                let revision = format_args!("{revision:016x}").to_string();
-                info!(%client, revision, ?state, code, "push answered");
+                let push = snapshot::push(revision, state, code);
+                info!(%client, revision = %push.revision, state = %push.state, code, "push answered");
+                self.heard.entry(peer).or_default().push = Some(push);
             }
-            Event::Report(report) => log_report(client, &report),
+            Event::Report(report) => {
+                log_report(client, &report);
+                self.heard.entry(peer).or_default().report = Some((now, report));
+            }
             Event::Flapping => {
                 warn!(
                     %client,
@@ -258,7 +277,31 @@ impl Host {
         }
     }
 
-    fn go_live(&mut self, peer: PeerId, path: Path) {
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let peer = |(id, name): (PeerId, &str)| {
+            let mut peer = match self.server.session(id) {
+                Some((info, silent)) => snapshot::peer(now, name.to_owned(), &info, silent),
+                None => {
+                    model::Peer { name: name.to_owned(), state: "none".to_owned(), ..model::Peer::default() }
+                }
+            };
+            if let Some(heard) = self.heard.get(&id) {
+                peer.report = heard.report.as_ref().map(|(at, report)| snapshot::report(now, *at, report));
+                peer.push = heard.push.clone();
+            }
+            peer
+        };
+        Snapshot {
+            role: "server".to_owned(),
+            peers: self.roster.names().map(peer).collect(),
+            nics: self.ports.snapshot(|id| self.roster.name(id).to_owned()),
+            plane: self.plane.snapshot(),
+            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
+        }
+    }
+
+    fn go_live(&mut self, now: Instant, peer: PeerId, path: Path) {
+        self.server.set_ceiling(now, peer, ceiling(&path));
         self.paths.insert(peer, path.remote);
         let local = path
             .local

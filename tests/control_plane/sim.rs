@@ -228,7 +228,6 @@ impl Sim {
             identity: key(SERVER_KEY),
             suites: self.spec.suites.to_vec(),
             instance: self.rng.random(),
-            ceiling: 1472,
         };
         let mut server = Server::new(self.now, params, StdRng::from_rng(&mut self.rng)).unwrap();
         let known = if self.spec.known { CLIENT_KEY } else { 99 };
@@ -399,7 +398,12 @@ impl Sim {
             let Some(output) = self.server.as_mut().and_then(Server::poll_output) else { return };
             match self.server_plane.apply(output) {
                 Some(Output::Send { path, bytes }) => self.launch(SERVER_ADDR.into(), path.remote, bytes),
-                Some(Output::Event { event, .. }) => self.server_events.push((self.now - self.start, event)),
+                Some(Output::Event { event, .. }) => {
+                    if let Event::Established { .. } = event {
+                        self.server.as_mut().unwrap().set_ceiling(self.now, CLIENT, 1472);
+                    }
+                    self.server_events.push((self.now - self.start, event));
+                }
                 _ => {}
             }
         }

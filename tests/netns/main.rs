@@ -16,3 +16,4 @@ mod rekey;
 mod reload;
 mod running;
 mod stage;
+mod status;

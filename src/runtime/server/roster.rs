@@ -44,6 +44,11 @@ impl Roster {
         self.clients.get(&peer).map_or("a removed client", |k| &k.name)
     }
 
+    /// Every client, with its name.
+    pub fn names(&self) -> impl Iterator<Item = (PeerId, &str)> {
+        self.clients.iter().map(|(id, known)| (*id, known.name.as_str()))
+    }
+
     /// Takes a config over. `psks`: those of its clients, in order. After an error nothing has changed.
     pub fn change(
         &mut self,
