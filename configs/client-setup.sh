@@ -3,8 +3,6 @@
 # Its exit status other than 0 ends the client with that status.
 set -eu
 
-modprobe macvtap
-
 # The client box itself answers only for its own addresses, and only where they are.
 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
 sysctl -q -w net.ipv4.conf.all.arp_announce=2

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Policy routing for several NICs in one subnet, by hand: one routing table for each NIC, so that what comes in
-# by a NIC is answered by the same one. Run it on the server, as root, after tap-rs has made the taps.
+# by a NIC is answered by the same one. Run it on the server, as root, after each start of tap-rs: the routes go with
+# the taps.
 #
 #   configs/routing.sh add        configs/routing.sh del
 set -eu
@@ -28,6 +29,8 @@ echo "$nics" | while read -r nic address table; do
     if [ "$action" = add ]; then
         ip route replace "$subnet" dev "$nic" src "$address" table "$table"
         ip route replace default via "$gateway" dev "$nic" table "$table"
+        # A rule can stand there twice, so that a second run would need a second `del`.
+        ip rule del from "$address" table "$table" 2>/dev/null || true
         ip rule add from "$address" table "$table"
     else
         ip rule del from "$address" table "$table" || true

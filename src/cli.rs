@@ -11,14 +11,14 @@ pub const DEFAULT_CONFIG: &str = "default_config.toml";
 
 const EXAMPLES: &str = "\
 Examples:
-  tap-rs keygen --out keys/client.key    make a key pair; prints the public key
-  tap-rs check -c client.toml            say what is wrong with a config, line by line
-  tap-rs -c client.toml                  run it; `run_mode` in the file decides as what
-  tap-rs server -c server.toml           run it as a server
-  tap-rs status                          how the running ones are doing
-  tap-rs demo                            see it work on this machine, in namespaces of its own
+  tap-rs demo                           see it work here, then all is gone again
+  tap-rs keygen --out keys/client.key   make a key pair; prints the public key
+  tap-rs check -c client.toml           say what is wrong with it, and where
+  tap-rs -c client.toml                 run it; run_mode in it says as what
+  tap-rs server -c server.toml          run it as a server
+  tap-rs status                         how the running ones are doing
 
-All config keys: docs/CONFIG.md";
+Every key of a config: docs/CONFIG.md";
 
 /// Projects network interfaces: a NIC on one LAN, answered by a host anywhere else, sealed with Noise IK.
 #[derive(Debug, Parser)]
@@ -56,11 +56,11 @@ pub enum Command {
     Client(ClientArgs),
     /// Run as a server: answer for the NICs of the clients
     Server(FileArgs),
-    /// Check a config, its keys and its scripts, and say what is wrong and where
+    /// Check a config, its keys and scripts; say what is wrong, and where
     Check(ClientArgs),
     /// Say how the tap-rs that run on this machine are doing (as root)
     Status(StatusArgs),
-    /// Build a LAN, a client and a server on this machine, show them at work, and clean up (as root)
+    /// See a LAN, a client and a server at work on this machine (as root)
     Demo,
 }
 
@@ -134,5 +134,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_fits_80_columns() {
+        let mut program = Cli::command().term_width(80);
+        program.build();
+        let helps =
+            program.get_subcommands().map(|c| c.clone().term_width(80).render_long_help().to_string());
+        let helps: Vec<String> = helps.chain([program.clone().render_long_help().to_string()]).collect();
+        for line in helps.iter().flat_map(|help| help.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        let examples = helps.iter().filter(|help| help.contains(EXAMPLES)).count();
+        assert_eq!(examples, 1, "the examples stand there as they were written: {helps:?}");
     }
 }

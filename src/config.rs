@@ -21,7 +21,7 @@ mod report;
 mod server;
 mod suggest;
 
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 pub use address::{Host, ServerAddr};
@@ -92,10 +92,19 @@ impl Config {
 
 /// Reads and checks a config file, and the key files and scripts that it names.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
-    let bytes = read(path, FILE_MAX)
-        .or_else(|e| Notes::new(path, "").fail(None, format!("cannot read the config: {e}")))?;
+    let bytes = read(path, FILE_MAX).or_else(|e| Notes::new(path, "").fail(None, unreadable(&e)))?;
     let folder = folder_of(path);
     check_bytes(path, &folder, &bytes, overrides)
+}
+
+fn unreadable(e: &io::Error) -> String {
+    let hint = match e.kind() {
+        ErrorKind::NotFound => "; `configs/` has examples, and docs/CONFIG.md has the smallest pair",
+        ErrorKind::PermissionDenied => "; run as root, or as the owner of the file",
+        ErrorKind::IsADirectory => "; name the file in it",
+        _ => "",
+    };
+    format!("cannot read the config: {e}{hint}")
 }
 
 /// Checks the bytes of a file that would stand at `path` in `folder`.

@@ -16,10 +16,12 @@
 //! room left out for record headers and tags ([`batch`]); these are sealed where they lie and leave in one system
 //! call. On the other side datagrams are opened where they were received, and a frame is gathered from there by the
 //! write ([`parts`]). The exceptions are rare and counted: a frame longer than foreseen, and a frame whose parts came
-//! in different receive batches.
+//! in different receive batches. Only UDP datagrams are copied on purpose, where that saves a write for each
+//! ([`join`](crate::wire::join)).
 //!
 //! **Nothing waits.** A burst ends when a queue has nothing more to read; what is in the batch then leaves. There is no
-//! timer, but for frames with parts missing, and those are given up and salvaged within milliseconds ([`salvage`]).
+//! timer, but for frames with parts missing: what is there is handed on at once or within a fraction of a millisecond
+//! ([`salvage`]), and the rest given up within milliseconds.
 //! An idle worker sleeps without a time-out.
 //!
 //! **Everything is bounded.** The large buffers belong to the worker, not to NICs or sessions: a batch and its spill
@@ -42,6 +44,7 @@
 
 pub mod batch;
 mod cut;
+mod delivery;
 mod downlink;
 mod outside;
 pub mod parts;

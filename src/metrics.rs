@@ -184,7 +184,12 @@ pub struct Flow {
 impl Flow {
     /// Counts one frame of `bytes` bytes.
     pub fn count(&self, bytes: usize) {
-        self.frames.fetch_add(1, Relaxed);
+        self.add(1, bytes);
+    }
+
+    /// Counts `frames` frames, `bytes` bytes in sum.
+    pub fn add(&self, frames: usize, bytes: usize) {
+        self.frames.fetch_add(frames as u64, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
     }
 }
@@ -237,6 +242,8 @@ pub struct WorkerCounters {
     pub salvaged: AtomicU64,
     /// Super-frames cut by hand, because their NIC takes none.
     pub cut: AtomicU64,
+    /// Frames that were written together with the one before.
+    pub joined: AtomicU64,
     /// What is dropped before it is known to be a NIC's.
     pub drops: Drops,
 }

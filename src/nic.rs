@@ -40,6 +40,7 @@ pub use self::error::NicError;
 use self::netlink::{Link, Netlink};
 pub use self::queue::Queue;
 use self::setup::Undo;
+use crate::sys::process::is_like_us;
 pub use crate::sys::tun::{Offloads, VNET_HEADER_LEN};
 use crate::types::{MacAddr, NicMode, NicName, NicSpec, OffloadMode};
 
@@ -97,6 +98,9 @@ pub trait Devices {
 
     /// The device of a macvtap, nonblocking.
     fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File>;
+
+    /// The process with this number runs, and is one of this program's.
+    fn runs(&self, process: u32) -> bool;
 }
 
 /// Opens them in this very process, which wants to be root for it.
@@ -110,6 +114,10 @@ impl Devices for Here {
 
     fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File> {
         macvtap::open_device(name, index)
+    }
+
+    fn runs(&self, process: u32) -> bool {
+        is_like_us(process)
     }
 }
 
@@ -156,7 +164,7 @@ pub fn abandon(index: u32, client: bool, process: u32) -> Result<Option<String>,
         netlink.delete_link(&link)?;
         return Ok(Some(format!("{} is removed", link.name)));
     }
-    if !client || !link.is_up() || macvtap::is_ours(link.alias.as_deref()) {
+    if !client || !link.is_up() || macvtap::maker(&link).is_some() {
         return Ok(None);
     }
     netlink.set_up(&link, false)?;

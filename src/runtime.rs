@@ -43,12 +43,12 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::commands::Failure;
-use crate::config::{self, Config, Overrides, ScriptPolicy};
+use crate::config::{self, Config, Level, Overrides, ScriptPolicy};
 
 /// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
 ///
 /// # Errors
-/// One sentence that says what keeps it from running, and how to mend it.
+/// One sentence that says what keeps it from running, and how to mend it, where that does not stand in the log yet.
 pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let (config, warnings) = config::load(path, overrides)?;
     let common = config.common().clone();
@@ -74,7 +74,13 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     });
     // A name that is still being resolved does not keep the program.
     runtime.shutdown_background();
-    ended.inspect_err(|failure| tracing::error!("{failure}"))
+    ended.or_else(|failure| {
+        if common.log == Level::Off {
+            return Err(failure);
+        }
+        tracing::error!("{failure}");
+        Ok(1)
+    })
 }
 
 /// What the keeper goes by.

@@ -18,6 +18,7 @@ pub mod control;
 pub mod datagram;
 pub mod ether;
 pub mod ip;
+pub mod join;
 pub mod neighbour;
 pub mod push;
 pub mod record;

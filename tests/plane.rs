@@ -356,7 +356,8 @@ fn system(command: &str) -> bool {
 
 /// TCP segments with a wrong checksum that this namespace's kernel has seen.
 fn checksum_errors() -> u64 {
-    let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
+    // Not `/proc/net`, which is the namespace of the process's first thread.
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut lines = text.lines().filter(|l| l.starts_with("Tcp:")).map(|l| l.split(' '));
     let (mut names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
     let at = names.position(|n| n == "InCsumErrors").unwrap();

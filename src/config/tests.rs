@@ -429,6 +429,9 @@ fn a_config_that_cannot_be_read_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let missing = load(&folder.path().join("none.toml"), &Overrides::default()).unwrap_err().to_string();
     assert!(missing.contains("none.toml: cannot read the config: No such file"), "{missing}");
+    assert!(missing.contains("`configs/` has examples"), "{missing}");
+    let here = load(folder.path(), &Overrides::default()).unwrap_err().to_string();
+    assert!(here.contains("name the file in it"), "{here}");
     let path = folder.path().join("large.toml");
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
     file.set_len(FILE_MAX as u64 + 1).unwrap();

@@ -1,40 +1,34 @@
 //! The way from a peer to its NIC: recv → open → check → unpack → write.
 //!
-//! A receive batch is a few trains; each is opened in place as a whole, then taken apart. Frames are written from
-//! where they were decrypted.
+//! A receive batch is a few trains; each is opened in place as a whole, then taken apart ([`unpack`](super::unpack)) and
+//! its frames delivered ([`delivery`](super::delivery)).
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::Notice;
-use super::cut;
+use super::delivery::{Delivery, Waiting};
 use super::outside::Outside;
-use super::parts::{Buffers, MAX_PARTS};
+use super::parts::Buffers;
 use super::reassembly::Reassembly;
-use super::tables::{Nic, Session, Tables};
-use super::unpack::{self, Frame, Origin, Sink, unpack};
+use super::tables::{Session, Tables};
+use super::unpack::{self, Origin, unpack};
 use crate::metrics::DropReason;
-use crate::nic::Side;
 use crate::proto::session::REKEY_AFTER_DATAGRAMS;
 use crate::sys::udp::RecvBatch;
-use crate::types::{NicId, Path};
-use crate::wire::control::MAX_LEN;
+use crate::types::Path;
 use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader, Header, INIT_LEN, Type};
 
 /// Receive batches that are worked off before the NICs have their turn.
 const BATCHES_A_TURN: usize = 4;
-
-/// Pieces of one write: vnet header, a salvaged frame's head, its parts.
-const MAX_PIECES: usize = MAX_PARTS + 2;
-
-const _: () = assert!(MAX_PIECES <= 1024, "IOV_MAX");
 
 /// The incoming half of a worker.
 pub struct Downlink {
     recv: RecvBatch,
     reassembly: Reassembly,
     opened: Vec<OpenedDatagram>,
+    waiting: Waiting,
 }
 
 /// A datagram of the train at hand, verified and decrypted in place.
@@ -62,7 +56,12 @@ struct Run {
 impl Downlink {
     /// Receives up to `slots` trains a system call.
     pub fn new(slots: usize) -> Self {
-        Self { recv: RecvBatch::new(slots), reassembly: Reassembly::default(), opened: Vec::new() }
+        Self {
+            recv: RecvBatch::new(slots),
+            reassembly: Reassembly::default(),
+            opened: Vec::new(),
+            waiting: Waiting::default(),
+        }
     }
 
     /// Works off what the socket holds. `Err`: the socket is dead.
@@ -82,6 +81,7 @@ impl Downlink {
                     self.unpack(i, path, tables, out, now);
                 }
             }
+            Delivery { waiting: &mut self.waiting, tables, out, now, came: None }.flush();
             let kept = self.reassembly.keep(&self.recv);
             out.counters.kept.fetch_add(kept, Relaxed);
             if trains < self.recv.slots() {
@@ -94,7 +94,9 @@ impl Downlink {
     /// Gives up the frames that have waited long enough.
     pub fn expire(&mut self, tables: &mut Tables, out: &Outside, now: Instant) {
         if self.deadline().is_some_and(|at| at <= now) {
-            unpack::expire(&mut self.reassembly, now, &mut Delivery { tables, out, now, came: None });
+            let mut delivery = Delivery { waiting: &mut self.waiting, tables, out, now, came: None };
+            unpack::expire(&mut self.reassembly, now, &mut delivery);
+            delivery.flush();
         }
     }
 
@@ -149,7 +151,8 @@ impl Downlink {
     /// unpack: the records of every datagram of train `i`.
     fn unpack(&mut self, i: usize, path: Path, tables: &mut Tables, out: &Outside, now: Instant) {
         let bytes = self.recv.bytes(i);
-        let mut delivery = Delivery { tables, out, now, came: None };
+        let mut delivery = Delivery { waiting: &mut self.waiting, tables, out, now, came: None };
+        let mut last = None;
         for d in &self.opened {
             let Some(plaintext) = bytes.get(d.start..d.start.saturating_add(d.len)) else { continue };
             delivery.came = Some((path, d.newest));
@@ -162,6 +165,10 @@ impl Downlink {
                 now,
             };
             unpack(&mut self.reassembly, origin, plaintext, &self.recv, &mut delivery);
+            last = Some(origin);
+        }
+        if let Some(last) = last {
+            unpack::hurry(&mut self.reassembly, last, &self.recv, &mut delivery);
         }
     }
 }
@@ -220,113 +227,6 @@ fn settle(run: Run, path: Path, tables: &mut Tables, out: &Outside, now: Instant
     if run.newest && tables.peers.get_mut(&peer).is_some_and(|p| p.has_moved(path, now)) {
         out.tell(Notice::Moved { index, path });
     }
-}
-
-/// Where unpacked frames go: through the contract into their NICs.
-struct Delivery<'a> {
-    tables: &'a mut Tables,
-    out: &'a Outside,
-    now: Instant,
-    /// The path of the datagram at hand, and whether it is its lane's newest.
-    came: Option<(Path, bool)>,
-}
-
-impl Sink for Delivery<'_> {
-    fn has(&self, session: u32, nic: NicId) -> bool {
-        self.tables.nic_key(session, nic).is_some()
-    }
-
-    #[inline]
-    fn frame<'a>(&mut self, frame: Frame<'a>, pieces: impl Iterator<Item = &'a [u8]>) {
-        let Some(key) = self.tables.nic_key(frame.session, frame.nic) else {
-            return self.out.counters.drops.count(DropReason::UnknownNic);
-        };
-        let Some(nic) = self.tables.nics.get_mut(&key) else { return };
-        match deliver(nic, &frame, pieces, self.out, self.now) {
-            Ok(()) => {
-                nic.counters.downlink.count(frame.total);
-                self.out.counters.salvaged.fetch_add(frame.salvaged as u64, Relaxed);
-            }
-            Err(Refused::Because(reason)) => nic.counters.drops.count(reason),
-            Err(Refused::Dead(e)) => self.tables.dead.push((key, e)),
-        }
-    }
-
-    fn control(&mut self, session: u32, message: &[u8]) {
-        // What waits for the control plane is bounded in bytes as well.
-        if message.len() > MAX_LEN {
-            return self.out.counters.drops.count(DropReason::BadControl);
-        }
-        if let Some((path, newest)) = self.came {
-            self.out.tell(Notice::Control { index: session, path, newest, bytes: message.into() });
-        }
-    }
-
-    fn drop(&mut self, _: u32, reason: DropReason) {
-        self.out.counters.drops.count(reason);
-    }
-}
-
-/// Why a frame was not written.
-enum Refused {
-    Because(DropReason),
-    Dead(io::Error),
-}
-
-impl From<DropReason> for Refused {
-    fn from(reason: DropReason) -> Self {
-        Self::Because(reason)
-    }
-}
-
-/// check and write.
-#[inline]
-fn deliver<'a>(
-    nic: &mut Nic,
-    frame: &Frame<'a>,
-    mut pieces: impl Iterator<Item = &'a [u8]>,
-    out: &Outside,
-    now: Instant,
-) -> Result<(), Refused> {
-    let &Frame { head, total, offload, .. } = frame;
-    match out.side {
-        Side::Client => nic.contract.host_to_lan(now, head, total, offload)?,
-        Side::Server => nic.contract.lan_to_host(now, head, total, offload)?,
-    }
-    if !cut::takes(nic.queue.offloads(), offload) {
-        out.counters.cut.fetch_add(1, Relaxed);
-        return cut::each(offload, pieces, total, |vnet, packet| {
-            write(nic, &[vnet, packet].map(IoSlice::new))
-        })?;
-    }
-    let vnet = offload.to_vnet(head, total)?.to_bytes();
-    let first = pieces.next().unwrap_or_default();
-    let Some(second) = pieces.next() else {
-        return write(nic, &[&vnet, first].map(IoSlice::new));
-    };
-    let mut slices = [IoSlice::new(&[]); MAX_PIECES];
-    let [front, rest @ ..] = &mut slices;
-    *front = IoSlice::new(&vnet);
-    let mut n = 1usize;
-    for (slice, piece) in rest.iter_mut().zip([first, second].into_iter().chain(pieces)) {
-        *slice = IoSlice::new(piece);
-        n = n.saturating_add(1);
-    }
-    write(nic, slices.get(..n).unwrap_or_default())
-}
-
-/// write: one frame behind its vnet header.
-#[inline]
-fn write(nic: &Nic, slices: &[IoSlice<'_>]) -> Result<(), Refused> {
-    let Err(e) = nic.queue.write_vectored(slices) else { return Ok(()) };
-    Err(match e.raw_os_error() {
-        // Full, short of memory, or the interface is down.
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EIO | libc::ENETDOWN | libc::EINTR) => {
-            DropReason::NicBusy.into()
-        }
-        Some(libc::EINVAL | libc::E2BIG | libc::EMSGSIZE | libc::EFAULT) => DropReason::NicRefused.into(),
-        _ => Refused::Dead(e),
-    })
 }
 
 /// True for errors of the descriptor itself; all others are a datagram's or the network's.

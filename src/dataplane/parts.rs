@@ -4,6 +4,7 @@
 //! that is complete by then is written from there. What is left at the end of the batch moves into a buffer
 //! of the frame's own ([`Partial::keep`]).
 
+use std::ops::Range;
 use std::time::Instant;
 
 use super::batch::{MIN_DATAGRAM, SLOT_OVERHEAD};
@@ -80,6 +81,8 @@ pub struct Partial {
     pub key: Key,
     /// Whose frame.
     pub nic: NicId,
+    /// When what is here is handed on, complete or not.
+    pub early: Instant,
     /// When it is given up.
     pub deadline: Instant,
     /// The newest datagram that carried a part of it.
@@ -91,28 +94,36 @@ pub struct Partial {
     /// Bytes in `parts`.
     have: u32,
     kept: Vec<u8>,
+    /// Packets of it that have been handed on already; in order, without overlap.
+    handed: Vec<Range<usize>>,
+    /// There may be packets to hand on.
+    fresh: bool,
 }
 
 impl Partial {
     /// Nothing of a frame yet.
-    pub fn new(key: Key, nic: NicId, deadline: Instant) -> Self {
+    pub fn new(key: Key, nic: NicId, (early, deadline): (Instant, Instant)) -> Self {
         Self {
             key,
             nic,
+            early,
             deadline,
             newest: 0,
             head: None,
             parts: Vec::with_capacity(64),
             have: 0,
             kept: Vec::new(),
+            handed: Vec::new(),
+            fresh: false,
         }
     }
 
     /// Uses the memory of a frame that is done with for another.
-    pub fn renew(&mut self, key: Key, nic: NicId, deadline: Instant) {
-        (self.key, self.nic, self.deadline) = (key, nic, deadline);
-        (self.newest, self.head, self.have) = (0, None, 0);
+    pub fn renew(&mut self, key: Key, nic: NicId, (early, deadline): (Instant, Instant)) {
+        (self.key, self.nic, self.early, self.deadline) = (key, nic, early, deadline);
+        (self.newest, self.head, self.have, self.fresh) = (0, None, 0, false);
         self.parts.clear();
+        self.handed.clear();
     }
 
     /// Takes the first part. `PartConflict` where it contradicts what is known, or is too short to stand for
@@ -154,7 +165,39 @@ impl Partial {
             _ => self.parts.insert(at, part),
         }
         self.have = self.have.saturating_add(part.len);
+        self.fresh = true;
         Ok(())
+    }
+
+    /// True where there may be packets to hand on, and no reason to wait for the rest of the frame: a later part
+    /// of it is here, or a datagram `seq` that comes behind the one that should have brought the next part.
+    pub fn is_overtaken(&self, seq: u64) -> bool {
+        let hole = self.parts.last().is_some_and(|p| p.end() != self.have);
+        self.fresh && (hole || self.newest.saturating_add(2) <= seq)
+    }
+
+    /// True where there may be packets to hand on.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// The packets that have been handed on, in order.
+    pub fn handed(&self) -> &[Range<usize>] {
+        &self.handed
+    }
+
+    /// Notes that these packets have been handed on, and that there are no others for now.
+    pub fn note_handed(&mut self, runs: Vec<Range<usize>>) {
+        self.handed.extend(runs);
+        self.handed.sort_unstable_by_key(|run| run.start);
+        self.handed.dedup_by(|next, run| {
+            let joins = run.end == next.start;
+            if joins {
+                run.end = next.end;
+            }
+            joins
+        });
+        self.fresh = false;
     }
 
     /// True where every byte is here.

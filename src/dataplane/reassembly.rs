@@ -1,9 +1,10 @@
 //! Split frames under way: which are complete, which are given up.
 //!
-//! Bounded in count, per session and in all, and so in bytes; a frame waits at most [`PATIENCE`]. It is given up
-//! sooner where a later frame of its lane is about to be delivered and the datagrams that should have completed
-//! it are clearly lost, not late, so that order within a flow is kept; and where a newer frame needs its place.
-//! What is given up is handed out for salvage, in order.
+//! A frame of which something is missing is handed on as far as it is here, packet by packet, as soon as the missing
+//! datagram has been overtaken, or after [`HURRY`]: a TCP behind it learns of the loss at once, and what is late and not
+//! lost is handed on when it comes. Bounded in count, per session and in all, and so in bytes; a frame waits for its rest
+//! at most [`PATIENCE`]. It is given up sooner where a later frame of its lane is about to be delivered and the datagrams
+//! that should have completed it are clearly lost, not late, and where a newer frame needs its place.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,6 +22,9 @@ pub const MAX_PER_SESSION: usize = 16;
 
 /// How long missing parts are waited for.
 pub const PATIENCE: Duration = Duration::from_millis(4);
+
+/// How long a frame is waited for as a whole.
+pub const HURRY: Duration = Duration::from_micros(250);
 
 /// How many datagrams may overtake another without its counting as lost.
 pub const REORDER: u64 = 16;
@@ -97,9 +101,20 @@ impl Reassembly {
         self.give_up(DropReason::PartExpired, |f| f.deadline <= now);
     }
 
-    /// When [`Self::expire`] has something to do.
+    /// The frames of a lane that should be handed on as far as they are here, now that datagram `seq` has come.
+    pub fn overtaken(&mut self, session: u32, lane: u8, seq: u64) -> impl Iterator<Item = &mut Partial> {
+        let of_lane = move |f: &Partial| (f.key.session, f.key.lane) == (session, lane);
+        self.frames.iter_mut().filter(move |f| of_lane(f) && f.is_overtaken(seq))
+    }
+
+    /// The frames that should be handed on as far as they are here, because of the time.
+    pub fn overdue(&mut self, now: Instant) -> impl Iterator<Item = &mut Partial> {
+        self.frames.iter_mut().filter(move |f| f.is_fresh() && f.early <= now)
+    }
+
+    /// When [`Self::overdue`] or [`Self::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.frames.front().map(|f| f.deadline)
+        self.frames.iter().map(|f| if f.is_fresh() { f.early } else { f.deadline }).min()
     }
 
     /// The next frame that has been given up, and why; to be salvaged and recycled.
@@ -145,9 +160,9 @@ impl Reassembly {
             return at;
         }
         self.make_room(key.session);
-        let deadline = now.checked_add(PATIENCE).unwrap_or(now);
-        let mut frame = self.spare.pop().unwrap_or_else(|| Partial::new(key, nic, deadline));
-        frame.renew(key, nic, deadline);
+        let times = (now.checked_add(HURRY).unwrap_or(now), now.checked_add(PATIENCE).unwrap_or(now));
+        let mut frame = self.spare.pop().unwrap_or_else(|| Partial::new(key, nic, times));
+        frame.renew(key, nic, times);
         self.frames.push_back(frame);
         self.frames.len().saturating_sub(1)
     }

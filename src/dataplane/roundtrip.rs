@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::batch::Batch;
 use super::parts::Buffers;
 use super::reassembly::{MAX_PER_SESSION, PATIENCE, REORDER, Reassembly};
-use super::unpack::{Frame, Origin, Sink, expire, unpack};
+use super::unpack::{Frame, Origin, Sink, expire, hurry, unpack};
 use crate::metrics::DropReason;
 use crate::proto::activity::Activity;
 use crate::proto::session::{Keys, Lane, Opener, establish};
@@ -137,7 +137,7 @@ impl Receiver {
     fn receive<'a>(&mut self, datagrams: impl IntoIterator<Item = &'a Vec<u8>>) {
         let datagrams: Vec<_> = datagrams.into_iter().collect();
         let mut buffer = datagrams.iter().copied().flatten().copied().collect::<Vec<u8>>();
-        let mut base = 0;
+        let (mut base, mut last) = (0, None);
         for datagram in datagrams {
             let bytes = &mut buffer[base..base + datagram.len()];
             let seq = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
@@ -147,7 +147,11 @@ impl Receiver {
             let buffers = OneBuffer(&buffer);
             let plaintext = &buffer[start..start + len];
             unpack(&mut self.reassembly, origin, plaintext, &buffers, &mut self.out);
+            last = Some(origin);
             base += datagram.len();
+        }
+        if let Some(last) = last {
+            hurry(&mut self.reassembly, last, &OneBuffer(&buffer), &mut self.out);
         }
         self.reassembly.keep(&OneBuffer(&buffer));
     }

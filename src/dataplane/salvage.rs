@@ -1,4 +1,4 @@
-//! What can be saved of a super-frame that will never be complete.
+//! What can be handed on of a super-frame of which parts are missing.
 //!
 //! ```text
 //! parts     |  first  |  part   |         |  part   |  part   |       one datagram was lost
@@ -8,9 +8,11 @@
 //!
 //! Without tap-rs the loss of one datagram would have cost one packet; here it costs the one or two that touch the
 //! missing bytes. Packets that are wholly there and adjacent go out as one smaller super-frame with headers of its
-//! own, in order. Where the first part is missing there are no headers, and nothing can be saved.
+//! own, in order. Where the first part is missing there are no headers, and nothing can be saved. What was handed on
+//! before is left out, so that missing parts may still come.
 
 use std::iter;
+use std::ops::Range;
 
 use super::parts::{Buffers, Partial};
 use super::unpack::{Frame, Sink};
@@ -20,13 +22,19 @@ use crate::wire::segment::Segments;
 /// Room for the headers of a run, and for as much of its payload as stands in a frame's head.
 const HEAD_ROOM: usize = 1024;
 
-/// Hands every packet of `frame` whose bytes have all come to `sink`.
-pub fn salvage(frame: &Partial, buffers: &impl Buffers, sink: &mut impl Sink) {
-    let Some((total, offload)) = frame.head else { return };
+/// Hands every packet of `frame` whose bytes have all come, and which has not been handed on before, to `sink`.
+pub fn salvage(frame: &mut Partial, buffers: &impl Buffers, sink: &mut impl Sink) {
+    let runs = hand_on(frame, buffers, sink);
+    frame.note_handed(runs);
+}
+
+fn hand_on(frame: &Partial, buffers: &impl Buffers, sink: &mut impl Sink) -> Vec<Range<usize>> {
+    let mut runs = Vec::new();
+    let Some((total, offload)) = frame.head else { return runs };
     let head = frame.pieces(buffers).next().map_or(&[][..], |(_, bytes)| bytes);
-    let Ok(segments) = Segments::new(head, offload, total) else { return };
+    let Ok(segments) = Segments::new(head, offload, total) else { return runs };
     if offload.gso.is_none() || segments.count() < 2 {
-        return;
+        return runs;
     }
     let mut pieces = frame.pieces(buffers).peekable();
     let mut i = 0usize;
@@ -43,17 +51,31 @@ pub fn salvage(frame: &Partial, buffers: &impl Buffers, sink: &mut impl Sink) {
         while segments.payload(i).is_some_and(|p| p.end <= end) {
             i = i.saturating_add(1);
         }
-        if i > first {
-            run(frame, &segments, first..i, buffers, sink);
+        for new in without(first..i, frame.handed()) {
+            run(frame, &segments, new.clone(), buffers, sink);
+            runs.push(new);
         }
     }
+    runs
+}
+
+/// What of `run` is in none of `handed`, which are in order.
+fn without(run: Range<usize>, handed: &[Range<usize>]) -> impl Iterator<Item = Range<usize>> {
+    let mut at = run.start;
+    let end = run.end..run.end;
+    let gaps = handed.iter().cloned().chain(iter::once(end)).map(move |h| {
+        let gap = at..h.start.min(run.end);
+        at = at.max(h.end);
+        gap
+    });
+    gaps.filter(|gap| !gap.is_empty())
 }
 
 /// Hands on the packets `run` as one frame.
 fn run(
     frame: &Partial,
     segments: &Segments<'_>,
-    run: std::ops::Range<usize>,
+    run: Range<usize>,
     buffers: &impl Buffers,
     sink: &mut impl Sink,
 ) {
@@ -82,7 +104,7 @@ fn run(
 /// The pieces of the bytes `range` of a frame.
 fn within<'a>(
     frame: &'a Partial,
-    range: &std::ops::Range<usize>,
+    range: &Range<usize>,
     buffers: &'a impl Buffers,
 ) -> impl Iterator<Item = &'a [u8]> {
     let range = range.clone();

@@ -96,6 +96,7 @@ pub fn unpack(
             Record::Whole { nic, offload } => {
                 reassembly.overtake(from.session, from.lane, from.seq);
                 work_off(reassembly, buffers, sink);
+                hurry(reassembly, from, buffers, sink);
                 let (session, total) = (from.session, body.len());
                 let frame = Frame { session, nic, offload, head: body, total, salvaged: 0 };
                 sink.frame(frame, iter::once(body));
@@ -110,8 +111,18 @@ pub fn unpack(
     }
 }
 
-/// Gives up what has waited long enough.
+/// Hands on what is here of the frames that a datagram overtook: at the end of a train, with its last datagram.
+pub fn hurry(reassembly: &mut Reassembly, from: Origin, buffers: &impl Buffers, sink: &mut impl Sink) {
+    for frame in reassembly.overtaken(from.session, from.lane, from.seq) {
+        salvage(frame, buffers, sink);
+    }
+}
+
+/// Hands on what is here of the frames that have waited long, and gives up those that have waited too long.
 pub fn expire(reassembly: &mut Reassembly, now: Instant, sink: &mut impl Sink) {
+    for frame in reassembly.overdue(now) {
+        salvage(frame, &NoBuffers, sink);
+    }
     reassembly.expire(now);
     work_off(reassembly, &NoBuffers, sink);
 }
@@ -132,8 +143,13 @@ fn join(
     work_off(reassembly, buffers, sink);
     match joined {
         Ok(None) => {}
-        Ok(Some(whole)) => {
-            deliver(&whole, buffers, sink);
+        Ok(Some(mut whole)) => {
+            hurry(reassembly, from, buffers, sink);
+            if whole.handed().is_empty() {
+                deliver(&whole, buffers, sink);
+            } else {
+                salvage(&mut whole, buffers, sink);
+            }
             reassembly.recycle(whole);
         }
         Err(reason) => sink.drop(from.session, reason),
@@ -149,9 +165,9 @@ fn deliver(whole: &Partial, buffers: &impl Buffers, sink: &mut impl Sink) {
 
 /// Saves what can be saved of the frames that were given up.
 fn work_off(reassembly: &mut Reassembly, buffers: &impl Buffers, sink: &mut impl Sink) {
-    while let Some((frame, reason)) = reassembly.given_up() {
+    while let Some((mut frame, reason)) = reassembly.given_up() {
         sink.drop(frame.key.session, reason);
-        salvage(&frame, buffers, sink);
+        salvage(&mut frame, buffers, sink);
         reassembly.recycle(frame);
     }
 }

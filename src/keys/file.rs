@@ -15,6 +15,7 @@ const FILE_MAX: usize = 256;
 /// Reads a secret from a regular file that nobody but root and the effective user can have written or read.
 /// `make` is the command that creates such a file.
 pub(super) fn read_secret(path: &Path, make: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    refuse_public(path)?;
     let file = open(path, make)?;
     let meta = file.metadata().map_err(|e| cannot_read(path, &e))?;
     trusted(path, &meta, effective_user())?;
@@ -54,6 +55,18 @@ fn open(path: &Path, make: &str) -> Result<File, KeyError> {
         )),
         _ => cannot_read(path, &e),
     })
+}
+
+/// The bytes of a public key would pass for a private one, which everybody knows.
+fn refuse_public(path: &Path) -> Result<(), KeyError> {
+    if path.extension().is_none_or(|e| e != "pub") {
+        return Ok(());
+    }
+    let (shown, secret) = (path.display(), path.with_extension(""));
+    refuse(format!(
+        "{shown} is a public key's file, and nothing secret; name the file of the private key: {}",
+        secret.display()
+    ))
 }
 
 /// Regular, ours or root's, and closed to everyone else.
@@ -115,6 +128,11 @@ pub(super) fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), KeyErr
             "the folder of {} does not exist; run `mkdir -p {}`",
             path.display(),
             shell_word(path.parent().unwrap_or(Path::new(".")))
+        )),
+        ErrorKind::PermissionDenied => KeyError(format!(
+            "user {} may not create {}; run as root, or choose a folder of your own",
+            effective_user(),
+            path.display()
         )),
         _ => KeyError(format!("cannot create {}: {e}", path.display())),
     })?;
@@ -185,6 +203,15 @@ mod tests {
             let why = refusal(&path);
             assert!(why.contains(&format!("`chmod 600 {}`", path.display())), "{why}");
         }
+    }
+
+    #[test]
+    fn a_public_keys_file_is_no_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("my.key.pub");
+        write_new(&path, 0o600, LINE).unwrap();
+        let why = refusal(&path);
+        assert!(why.ends_with(&format!("private key: {}/my.key", folder.path().display())), "{why}");
     }
 
     #[test]

@@ -30,8 +30,13 @@ pub(super) fn open(
         return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Macvtap });
     }
     let (link, created) = match before {
-        Some(link) if !is_ours(link.alias.as_deref()) => (link, false),
-        Some(link) => (take_over(&mut netlink, request, link)?, true),
+        Some(link) => match maker(&link) {
+            None => (link, false),
+            Some(pid) if pid != std::process::id() && devices.runs(pid) => {
+                return Err(NicError::Busy(name.clone()));
+            }
+            Some(_) => (take_over(&mut netlink, request, link)?, true),
+        },
         None => (create(&mut netlink, request)?, true),
     };
     let mut nic = Nic::new(netlink, request, &link, created);
@@ -45,16 +50,18 @@ pub(super) fn open(
     Ok((nic, files, link))
 }
 
-/// How the alias of a macvtap that we made begins: unlike a tap it outlives a process that was killed.
-const OURS: &str = "made by tap-rs";
+/// How the alias of a macvtap that we made begins: unlike a tap it outlives a process that was killed. That one's
+/// number follows.
+const OURS: &str = "made by tap-rs, process ";
 
-pub(super) fn is_ours(alias: Option<&str>) -> bool {
-    alias.is_some_and(|alias| alias.starts_with(OURS))
+/// The process that made a macvtap, if it was one of us.
+pub(super) fn maker(link: &Link) -> Option<u32> {
+    link.alias.as_deref()?.strip_prefix(OURS)?.parse().ok()
 }
 
 /// The alias of a macvtap that the process of this number has made, or taken over.
 pub(super) fn mark(process: u32) -> String {
-    format!("{OURS} {process}")
+    format!("{OURS}{process}")
 }
 
 /// Goes on with what a killed process left, or makes it anew where it is on another parent than it should.

@@ -338,7 +338,8 @@ impl Client {
         } else {
             self.silence = self.silence.saturating_add(1);
             if self.silence.is_multiple_of(RESOLVE_EVERY) {
-                self.out.event(SERVER, Event::Resolve);
+                let greeted = matches!(self.handshake, Handshake::Init { .. });
+                self.out.event(SERVER, Event::Resolve { greeted });
             }
         }
         let Some(path) = self.server else { return };

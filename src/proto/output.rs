@@ -91,8 +91,12 @@ pub enum Event {
     Bye,
     /// The peer is at another address now.
     Moved(Path),
-    /// The server cannot be reached: its name should be resolved again.
-    Resolve,
+    /// Handshakes lead nowhere: the server's name should be resolved again.
+    Resolve {
+        /// The server has answered the HELLO, and then not the INIT: it is there, its key is right, and it does not
+        /// let us in.
+        greeted: bool,
+    },
     /// A blob has been pulled, and its hash is right.
     Push {
         /// Its revision.

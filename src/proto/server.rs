@@ -81,6 +81,7 @@ pub struct Server {
     by_key: HashMap<[u8; 32], PeerId>,
     by_index: HashMap<u32, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
+    stranger: Option<[u8; 32]>,
     out: Outputs,
 }
 
@@ -91,7 +92,8 @@ impl Server {
         let jar = CookieJar::new(now, &mut rng);
         let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
         let (by_key, by_index) = (HashMap::new(), HashMap::new());
-        Some(Self { params, name, rng, jar, clients, by_key, by_index, timers, out: Outputs::default() })
+        let (stranger, out) = (None, Outputs::default());
+        Some(Self { params, name, rng, jar, clients, by_key, by_index, timers, stranger, out })
     }
 
     /// Lets a client in, under a number of the caller's that no other client has.
@@ -250,6 +252,11 @@ impl Server {
         self.reschedule(id);
     }
 
+    /// The public key, proven to be its own, of the last one who was not let in because no client has it. Once.
+    pub fn take_stranger(&mut self) -> Option<PublicKey> {
+        self.stranger.take().and_then(|key| key.try_into().ok())
+    }
+
     /// A client's session in use, and whether the client is silent.
     pub fn session(&self, id: PeerId) -> Option<(SessionInfo, bool)> {
         let client = self.clients.get(&id)?;
@@ -312,9 +319,12 @@ impl Server {
         let answerer = Answerer { identity: &self.params.identity, cookie: &cookie, local_index };
         let payload = payload(self.params.instance, local_index);
         let seed = Seed::new(self.rng.random());
-        let (by_key, clients) = (&self.by_key, &self.clients);
+        let (by_key, clients, stranger) = (&self.by_key, &self.clients, &mut self.stranger);
         let (id, answer) = respond(&answerer, &init, &payload, &seed, |key, theirs| {
-            let id = *by_key.get(key).ok_or(DropReason::UnknownKey)?;
+            let id = *by_key.get(key).ok_or_else(|| {
+                *stranger = Some(*key);
+                DropReason::UnknownKey
+            })?;
             let client = clients.get(&id).ok_or(DropReason::UnknownKey)?;
             client.admits(now, read_payload(theirs).0)?;
             Ok((id, client.spec.psk.as_ref()))

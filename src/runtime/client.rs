@@ -28,7 +28,7 @@ use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{ClientConfig, NicSource, SuiteChoice};
 use crate::dataplane::Notice;
-use crate::keys::{PresharedKey, PrivateKey};
+use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
@@ -51,7 +51,7 @@ pub async fn run(
     daemon: Option<Background>,
 ) -> Result<u8, Failure> {
     let mut session = Session::start(config, path, keeper)?;
-    if let Some(daemon) = daemon {
+    if let Some(mut daemon) = daemon {
         daemon.started();
     }
     session.live().await
@@ -78,12 +78,17 @@ struct Session {
     nics_down: Option<Instant>,
     local: SocketAddr,
     server: Option<SocketAddr>,
+    /// This client's own public key.
+    public: PublicKey,
+    /// Which advice was last given.
+    advised: Option<bool>,
 }
 
 impl Session {
     fn start(config: ClientConfig, path: &std::path::Path, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = Instant::now();
         let params = params(&config)?;
+        let public = params.identity.public();
         let rng = StdRng::from_rng(&mut rand::rng());
         let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let client = Client::new(now, params, rng)
@@ -121,6 +126,8 @@ impl Session {
             nics_down: None,
             local,
             server: None,
+            public,
+            advised: None,
         })
     }
 
@@ -196,9 +203,10 @@ impl Session {
     fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Established { suite, path, first } => {
+                // From now on a server that does not answer is down, and that is told as it is.
+                self.advised = Some(false);
                 if first {
-                    let rtt = self.client.rtt();
-                    info!(server = %path.remote, suite = suite.noise_name(), ?rtt, "session established");
+                    info!(server = %path.remote, suite = suite.noise_name(), "session established");
                 } else {
                     debug!("session renewed");
                 }
@@ -221,9 +229,34 @@ impl Session {
                 (self.nics_down, self.next_report) = (None, None);
                 self.ports.set_live(&mut self.plane, SERVER, None);
             }
-            Event::Resolve => self.resolver.again(),
+            Event::Resolve { greeted } => {
+                self.advise(greeted);
+                self.resolver.again();
+            }
             Event::Push { revision, blob } => self.pushes.take(revision, &blob, &self.config),
             Event::Moved(_) | Event::Status { .. } | Event::Report(_) | Event::Flapping => {}
+        }
+    }
+
+    /// What may keep the first session from coming about; once, and again when it turns out to be something else.
+    fn advise(&mut self, greeted: bool) {
+        if self.advised.replace(greeted) == Some(greeted) {
+            return;
+        }
+        let server = &self.config.server;
+        if greeted {
+            warn!(
+                %server,
+                public_key = %self.public,
+                "the server is there and does not let this client in: is this public_key listed under [[clients]] \
+                 there, and is psk the same on both sides?"
+            );
+        } else {
+            warn!(
+                %server,
+                "no answer: is the server running, does its firewall let this UDP port in, is public_key the server's \
+                 own, and is suite one of its suites?"
+            );
         }
     }
 
@@ -299,16 +332,18 @@ impl Session {
                     self.conclude(now, revision, PushState::NicFailed, 0);
                     return None;
                 }
-                for (name, mac) in self.ports.unnumbered() {
-                    warn!(nic = %name, %mac, "the server has no NIC with this MAC for this client; it stays down");
-                }
                 self.conclude(now, revision, PushState::Applied, 0);
                 None
             }
             Err(refusal) => {
                 warn!("{}", refusal.why);
                 self.conclude(now, revision, refusal.state, refusal.code);
-                refusal.ends.then_some(refusal.code)
+                if !refusal.ends {
+                    return None;
+                }
+                // The server hears why before it hears the good-bye.
+                self.client.handle_timeout(now);
+                Some(refusal.code)
             }
         }
     }

@@ -75,6 +75,8 @@ enum Question {
     Guard = b'g',
     /// Not to any more: number.
     Release = b'r',
+    /// Whether a process is one of ours: number.
+    Runs = b'l',
     /// To run a script: limit in milliseconds; with its text and a line.
     Script = b's',
     /// To resolve a name: port, name; with a line.
@@ -82,8 +84,8 @@ enum Question {
 }
 
 impl Question {
-    const ALL: [Self; 6] =
-        [Self::Tun, Self::Macvtap, Self::Guard, Self::Release, Self::Script, Self::Resolve];
+    const ALL: [Self; 7] =
+        [Self::Tun, Self::Macvtap, Self::Guard, Self::Release, Self::Runs, Self::Script, Self::Resolve];
 }
 
 impl Keeper {
@@ -176,6 +178,10 @@ impl Devices for Keeper {
 
     fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File> {
         self.open(Question::Macvtap, &[&index.to_ne_bytes()[..], name.as_str().as_bytes()].concat())
+    }
+
+    fn runs(&self, process: u32) -> bool {
+        self.ask(Question::Runs, &process.to_ne_bytes(), &[]).is_ok()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::nic::events::Event;
 use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::PeerId;
-use crate::types::{MacAddr, NicId, NicName, NicRules};
+use crate::types::{NicId, NicName, NicRules};
 use crate::wire::control::NicReport;
 
 /// How often a NIC that is gone is tried again.
@@ -156,15 +156,6 @@ impl Ports {
     /// Tries what is due.
     pub fn handle_timeout(&mut self, now: Instant, plane: &mut Plane) {
         self.reopen(now, plane, |next| now >= next);
-    }
-
-    /// The MACs of a peer's NICs that have no number yet.
-    pub fn unnumbered(&self) -> impl Iterator<Item = (&NicName, MacAddr)> + '_ {
-        let spec = |port: &Port| port.wanted.id.is_none();
-        self.ports.iter().filter(move |p| spec(p)).map(|p| {
-            let spec = &p.wanted.request.spec;
-            (&spec.name, spec.mac)
-        })
     }
 
     /// What each NIC has carried.

@@ -1,5 +1,6 @@
 //! The server: the NICs of every client, a session with each.
 
+mod advice;
 mod roster;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
+use self::advice::Advice;
 use self::roster::Roster;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
@@ -26,13 +28,13 @@ use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
 use crate::dataplane::Notice;
 use crate::keys::{PresharedKey, PrivateKey};
-use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{ClientSpec, Server, ServerParams};
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
-use crate::wire::control::Report;
+use crate::wire::control::{PushState, Report};
+use crate::wire::datagram::{Header, Type};
 
 /// Runs until a signal ends it. Returns the exit status.
 pub async fn run(
@@ -44,7 +46,7 @@ pub async fn run(
 ) -> Result<u8, Failure> {
     let file = ConfigFile { path: path.to_owned(), overrides: overrides.clone() };
     let mut host = Host::start(config, file, keeper)?;
-    if let Some(daemon) = daemon {
+    if let Some(mut daemon) = daemon {
         daemon.started();
     }
     host.live().await
@@ -70,6 +72,7 @@ struct Host {
     _sandbox: Sandbox,
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
+    advice: Advice,
     status: Listener,
     started: Instant,
     /// What each client has said of itself.
@@ -113,6 +116,7 @@ impl Host {
             local,
             _sandbox: sandbox,
             paths: BTreeMap::new(),
+            advice: Advice::default(),
             status,
             started: now,
             heard: BTreeMap::new(),
@@ -260,7 +264,14 @@ impl Host {
             }
             Event::Status { revision, state, code } => {
                 let push = snapshot::push(revision, state, code);
-                info!(%client, revision = %push.revision, state = %push.state, code, "push answered");
+                let revision = &push.revision;
+                match state {
+                    PushState::Applied => info!(%client, revision, "the client follows its config"),
+                    _ => {
+                        let state = &push.state;
+                        warn!(%client, revision, state, code, "the client refuses its config; its own log says why");
+                    }
+                }
                 self.heard.entry(peer).or_default().push = Some(push);
             }
             Event::Report(report) => {
@@ -273,7 +284,7 @@ impl Host {
                     "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
                 );
             }
-            Event::Resolve | Event::Push { .. } => {}
+            Event::Resolve { .. } | Event::Push { .. } => {}
         }
     }
 
@@ -311,7 +322,12 @@ impl Host {
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
         let taken = match notice {
-            Notice::Datagram { path, bytes } => self.server.handle_datagram(now, path, &bytes),
+            Notice::Datagram { path, bytes } => {
+                let taken = self.server.handle_datagram(now, path, &bytes);
+                let hello = Header::decode(&bytes).is_ok_and(|header| header.kind == Type::Hello);
+                self.advise(now, path, hello && taken.is_ok());
+                taken
+            }
             Notice::Control { index, path, bytes, .. } => {
                 self.server.handle_control(now, index, path, &bytes)
             }
@@ -343,13 +359,20 @@ impl Host {
             Notice::RekeyWanted { .. } => Ok(()),
         };
         if let Err(reason) = taken {
-            self.note_refusal(reason);
+            debug!(reason = reason.label(), "dropped");
         }
         Ok(())
     }
 
-    fn note_refusal(&self, reason: DropReason) {
-        debug!(reason = reason.label(), "dropped");
+    /// Tells of who cannot get in, and why that may be.
+    fn advise(&mut self, now: Instant, path: Path, hello: bool) {
+        if let Some(key) = self.server.take_stranger() {
+            self.advice.stranger(now, path, key);
+        }
+        if hello && !self.paths.values().any(|known| *known == path.remote) {
+            let nics = self.config.clients.iter().flat_map(|client| &client.nics);
+            self.advice.greeted(now, path, nics.map(|nic| &nic.spec));
+        }
     }
 }
 

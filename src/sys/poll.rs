@@ -4,12 +4,16 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
 use std::time::Duration;
 
-use libc::{c_int, epoll_event};
+use libc::{c_int, c_long, epoll_event};
 use tokio::io::unix::AsyncFd;
 
 use super::check;
+
+/// Nanoseconds of a millisecond.
+const MILLI: u32 = 1_000_000;
 
 /// A set of watched descriptors (epoll(7)). A descriptor leaves the set by [`Epoll::delete`] or when its last
 /// duplicate is closed.
@@ -60,21 +64,50 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_DEL, fd.as_fd(), 0, Interest::NONE)
     }
 
-    /// Sleeps until something happens, at most `timeout` (rounded up to a millisecond; `None`: for ever), and
-    /// puts what happened into `events`. A signal ends the wait early, with no events.
+    /// Sleeps until something happens, at most `timeout` (`None`: for ever; before Linux 5.11 rounded up to a
+    /// millisecond), and puts what happened into `events`. A signal ends the wait early, with no events.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        let ms =
-            timeout.map_or(-1, |t| c_int::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX));
         events.filled = 0;
-        let room = c_int::try_from(events.room.len()).unwrap_or(c_int::MAX);
-        // SAFETY: the kernel writes at most `room` events into the array, which has at least as many.
-        let n = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.room.as_mut_ptr(), room, ms) };
-        match check(n) {
+        let n = match timeout.filter(|t| t.subsec_nanos() % MILLI != 0) {
+            Some(timeout) => match self.wait_finely(events, timeout) {
+                Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => self.wait_coarsely(events, Some(timeout)),
+                other => other,
+            },
+            None => self.wait_coarsely(events, timeout),
+        };
+        match n {
             Ok(n) => events.filled = usize::try_from(n).unwrap_or(0),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
         Ok(())
+    }
+
+    fn wait_coarsely(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<c_int> {
+        let ms = |t: Duration| c_int::try_from(t.as_nanos().div_ceil(MILLI.into())).unwrap_or(c_int::MAX);
+        let (ms, room) = (timeout.map_or(-1, ms), events.room());
+        // SAFETY: the kernel writes at most `room` events into the array, which has at least as many.
+        check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.room.as_mut_ptr(), room, ms) })
+    }
+
+    fn wait_finely(&self, events: &mut Events, timeout: Duration) -> io::Result<c_int> {
+        // `struct __kernel_timespec`: 64 bits each on every architecture.
+        let timeout = [timeout.as_secs(), timeout.subsec_nanos().into()];
+        let room = events.room();
+        // SAFETY: the kernel writes at most `room` events into the array, which has at least as many, and reads the
+        // timeout, which outlives the call; a null signal mask is none. Through `syscall`, for musl has no binding.
+        let n = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.0.as_raw_fd() as c_long,
+                events.room.as_mut_ptr(),
+                room as c_long,
+                timeout.as_ptr(),
+                ptr::null::<libc::sigset_t>(),
+                0 as c_long,
+            )
+        };
+        check(c_int::try_from(n).unwrap_or(-1))
     }
 
     fn control(&self, op: c_int, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
@@ -100,6 +133,10 @@ impl Events {
     /// Room for `n` events a wait, at least one; what does not fit comes with the next wait.
     pub fn with_capacity(n: usize) -> Self {
         Self { room: vec![epoll_event { events: 0, u64: 0 }; n.max(1)].into(), filled: 0 }
+    }
+
+    fn room(&self) -> c_int {
+        c_int::try_from(self.room.len()).unwrap_or(c_int::MAX)
     }
 
     /// What the last wait brought.

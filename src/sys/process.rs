@@ -2,6 +2,7 @@
 //! that runs on in suspend.
 
 use std::ffi::{CStr, CString, c_int, c_uint};
+use std::fmt::Display;
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -97,6 +98,23 @@ pub fn time_since_boot() -> Duration {
 pub fn is_root() -> bool {
     // SAFETY: no pointers; never fails.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// True where the process with this id runs a program of our name. An id from a file may have been given to another
+/// program since.
+pub fn is_like_us(pid: u32) -> bool {
+    is_like(pid, std::process::id())
+}
+
+/// The same for the name of another process.
+pub fn is_like(pid: u32, other: u32) -> bool {
+    let name = |of: &dyn Display| std::fs::read_to_string(format!("/proc/{of}/comm")).ok();
+    // A process that has ended keeps its name until it is waited for.
+    let ended = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    };
+    name(&pid).is_some_and(|theirs| name(&other) == Some(theirs)) && !ended()
 }
 
 /// Lives in a daemon until it works, while the command that started it waits in the foreground.
@@ -259,6 +277,9 @@ pub fn replace_stdio(file: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -271,6 +292,27 @@ mod tests {
         };
         let mut child = std::thread::spawn(start).join().unwrap();
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_process_is_like_us_while_it_runs_under_our_name() {
+        assert!(is_like_us(std::process::id()) && !is_like_us(u32::MAX));
+        let script = "read x; read name </proc/$PPID/comm; echo \"$name\" >/proc/$$/comm; echo; read x";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        assert!(!is_like_us(child.id()), "a shell");
+        to.write_all(b"go\n").unwrap();
+        from.read_exact(&mut [0]).unwrap();
+        assert!(is_like_us(child.id()));
+        drop(to);
+        assert_eq!(from.read(&mut [0]).unwrap(), 0, "it ends");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while is_like_us(child.id()) {
+            assert!(Instant::now() < deadline, "it only waits to be waited for");
+        }
+        child.wait().unwrap();
     }
 
     #[test]

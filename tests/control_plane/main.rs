@@ -332,7 +332,7 @@ fn a_silent_server_is_noticed_in_three_seconds_and_found_when_it_returns() {
 fn a_name_that_leads_nowhere_is_resolved_again() {
     let mut sim = Sim::new(Spec::default());
     sim.link.down = true;
-    assert!(sim.run_until_event(secs(10), |e| *e == Event::Resolve));
+    assert!(sim.run_until_event(secs(10), |e| *e == Event::Resolve { greeted: false }));
 }
 
 #[test]
@@ -410,6 +410,20 @@ fn the_path_mtu_is_found_both_ways_and_a_black_hole_is_left() {
     exchange(&mut sim, secs(20), ms(20));
     let (up, down) = sizes(&sim);
     assert!(up > 1290 && down > 1290 && up >= FLOOR, "{up} {down}");
+}
+
+#[test]
+fn a_path_mtu_that_fell_rises_again_both_ways_once_the_path_allows() {
+    let mut sim = Sim::new(Spec::default());
+    sim.establish();
+    exchange(&mut sim, secs(1), ms(20));
+    sim.link.limit = 1300;
+    exchange(&mut sim, secs(30), ms(20));
+    let sizes = |sim: &Sim| (sim.client_plane.using[&SERVER].2, sim.server_plane.using[&CLIENT].2);
+    assert!(sizes(&sim).0 <= 1300 && sizes(&sim).1 <= 1300, "{:?}", sizes(&sim));
+    sim.link.limit = 0;
+    exchange(&mut sim, secs(700), ms(100));
+    assert_eq!(sizes(&sim), (1472, 1472));
 }
 
 #[test]

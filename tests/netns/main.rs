@@ -11,6 +11,8 @@ mod faults;
 mod forward;
 mod identity;
 mod keeper;
+mod mistakes;
+mod path;
 mod push;
 mod rekey;
 mod reload;

@@ -73,7 +73,7 @@ fn a_parent_that_the_client_does_not_allow_is_refused() {
 /// A server that pushes a script, and a client with a policy for it.
 struct Pushed {
     lab: Lab,
-    _server: Program,
+    server: Program,
     client: Program,
     proof: PathBuf,
 }
@@ -86,7 +86,7 @@ fn push(text: &str, policy: impl Fn(&[u8]) -> String) -> Pushed {
     lab.write("script.sh", &text);
     let server = lab.start_server(&Edit { server: "script_path = \"script.sh\"".into(), ..Edit::default() });
     let client = lab.start_client(0, &remote(&policy(text.as_bytes())));
-    Pushed { lab, _server: server, client, proof }
+    Pushed { lab, server, client, proof }
 }
 
 fn any(_: &[u8]) -> String {
@@ -156,6 +156,7 @@ fn the_client_ends_with_the_scripts_status() {
             scope.spawn(move || {
                 let mut pushed = push(text, any);
                 assert_eq!(pushed.client.wait(SOON).code(), Some(status), "{text}");
+                pushed.server.wait_for_log(&["script_failed", &format!("code={status}")], SOON);
                 assert!(!pushed.lab.sites[0].client.has_link("mv0"));
             });
         }
@@ -209,7 +210,7 @@ fn a_script_runs_once_however_often_the_session_begins_anew() {
     needs_root!();
     let mut pushed = push("echo ran >>PROOF", any);
     pushed.client.wait_for_log(&[NIC_READY], SOON);
-    pushed._server.kill9();
+    pushed.server.kill9();
     let _server = pushed.lab.run_server();
     pushed.client.wait_for_nth(&[SESSION], 2, SOON);
     pushed.lab.sites[0].lan.ping(pushed.lab.sites[0].nics[0].ip);

@@ -2,7 +2,8 @@
 //!
 //! One push at a time. While a script runs the tunnel goes on; a newer push waits for its end.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use tracing::{debug, info, warn};
@@ -14,7 +15,7 @@ use crate::proto::client::SERVER;
 use crate::runtime::keeper::Keeper;
 use crate::runtime::ports::Wanted;
 use crate::runtime::script::{Outcome, Script, ScriptError, allowed};
-use crate::types::NicMode;
+use crate::types::{NicMode, NicSpec};
 use crate::wire::control::PushState;
 use crate::wire::push::{Push, PushError, PushedNic};
 
@@ -179,13 +180,40 @@ impl Nics {
         for w in &mut wanted {
             let same = self.nics.iter().find(|n| n.spec.mac == w.request.spec.mac);
             w.id = same.map(|n| n.id);
-            if let Some(n) = same.filter(|n| n.spec.mtu != w.request.spec.mtu) {
-                let (name, ours) = (&w.request.spec.name, w.request.spec.mtu);
-                warn!(nic = %name, %ours, servers = %n.spec.mtu, "the two sides have different MTUs for this NIC");
+            let (name, ours) = (&w.request.spec.name, &w.request.spec);
+            let Some(theirs) = same.map(|n| &n.spec) else {
+                let (mac, known) = (ours.mac, listed(self.nics.iter().map(|n| n.spec.mac)));
+                warn!(
+                    nic = %name, %mac,
+                    "the server has no NIC with this MAC for this client, so it stays down; the server's: {known}"
+                );
+                continue;
+            };
+            if theirs.mtu != ours.mtu {
+                let (ours, theirs) = (ours.mtu, theirs.mtu);
+                warn!(nic = %name, %ours, servers = %theirs, "the two sides have different MTUs for this NIC");
+            }
+            if addresses(ours) != addresses(theirs) {
+                let (ours, servers) = (listed(addresses(ours)), listed(addresses(theirs)));
+                warn!(
+                    nic = %name, ours, servers,
+                    "the two sides have different addresses for this NIC, so ARP or neighbour discovery for them fails; \
+                     write the same ip on both"
+                );
             }
         }
         wanted
     }
+}
+
+/// A NIC's addresses, whatever the prefixes that one side may leave out.
+fn addresses(spec: &NicSpec) -> BTreeSet<IpAddr> {
+    spec.addrs.iter().map(|a| a.ip).collect()
+}
+
+fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() { "none".into() } else { items.join(", ") }
 }
 
 fn malformed(e: &PushError) -> Refusal {

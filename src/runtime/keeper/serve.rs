@@ -15,7 +15,7 @@ use crate::nic::{self, Devices, Here};
 use crate::runtime::script::{Script, allowed, run_with};
 use crate::sys::poll::await_readable;
 use crate::sys::process::{
-    become_nobody, close_others, keep_memory_private, leave, parent, set_name, split, stand_apart,
+    become_nobody, close_others, is_like, keep_memory_private, leave, parent, set_name, split, stand_apart,
     take_signals_again,
 };
 use crate::sys::unix::Messages;
@@ -98,6 +98,11 @@ impl Desk {
                 let (index, _) = number(rest).ok_or_else(bad)?;
                 self.guarded.retain(|g| g.index != index);
                 Ok(None)
+            }
+            Question::Runs => {
+                let (pid, _) = number(rest).ok_or_else(bad)?;
+                // This process has a name of its own.
+                if is_like(pid, parent()) { Ok(None) } else { Err(ErrorKind::NotFound.into()) }
             }
             Question::Script => {
                 let limit = rest.first_chunk().map(|ms| Duration::from_millis(u64::from_ne_bytes(*ms)));

@@ -1,0 +1,202 @@
+//! The end of the way down: check → write.
+//!
+//! ```text
+//! frame ── contract ─┬─ joins what waits ──────────────────────────► waits on
+//!                    ├─ others may join it ── flush what waits ────► waits
+//!                    └─ anything else ─────── flush what waits ────► written from where it was decrypted
+//! ```
+//!
+//! Small datagrams cost what their writes cost, so those of one flow that come one behind the other are written as one
+//! super-frame ([`Joiner`]). What waits is written before any other frame of the worker, and at the latest when the
+//! receive batch has been worked off: order is kept, and nothing waits for what has not yet come.
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::outside::Outside;
+use super::parts::MAX_PARTS;
+use super::tables::{Nic, Tables};
+use super::unpack::{Frame, Sink};
+use super::{NicKey, Notice, cut};
+use crate::metrics::DropReason;
+use crate::nic::Side;
+use crate::types::{NicId, Path};
+use crate::wire::control::MAX_LEN;
+use crate::wire::join::Joiner;
+
+/// Pieces of one write: vnet header, a salvaged frame's head, its parts.
+const MAX_PIECES: usize = MAX_PARTS + 2;
+
+const _: () = assert!(MAX_PIECES <= 1024, "IOV_MAX");
+
+/// Frames that are to be written as one; empty between receive batches.
+#[derive(Default)]
+pub struct Waiting {
+    joiner: Joiner,
+    /// Whose they are.
+    nic: Option<NicKey>,
+}
+
+/// Where unpacked frames go: through the contract into their NICs.
+pub struct Delivery<'a> {
+    /// What may yet be joined.
+    pub waiting: &'a mut Waiting,
+    /// Where the NICs are.
+    pub tables: &'a mut Tables,
+    /// Where to count.
+    pub out: &'a Outside,
+    /// When the datagram at hand was received.
+    pub now: Instant,
+    /// The path that it came by, and whether it is its lane's newest.
+    pub came: Option<(Path, bool)>,
+}
+
+impl Delivery<'_> {
+    /// Writes what waits.
+    pub fn flush(&mut self) {
+        let Some(key) = self.waiting.nic.take() else { return };
+        let (Some(joined), Some(nic)) = (self.waiting.joiner.finish(), self.tables.nics.get_mut(&key)) else {
+            return;
+        };
+        let (frames, bytes) = joined.frames;
+        let written = match joined.offload.to_vnet(joined.frame, joined.frame.len()) {
+            Ok(vnet) => write(nic, &[&vnet.to_bytes(), joined.frame].map(IoSlice::new)),
+            Err(reason) => Err(reason.into()),
+        };
+        match written {
+            Ok(()) => {
+                nic.counters.downlink.add(frames, bytes);
+                self.out.counters.joined.fetch_add(frames.saturating_sub(1) as u64, Relaxed);
+            }
+            Err(Refused::Because(reason)) => nic.counters.drops.add(reason, frames as u64),
+            Err(Refused::Dead(e)) => self.tables.dead.push((key, e)),
+        }
+    }
+
+    /// True where the frame now waits.
+    #[inline]
+    fn wait(&mut self, key: NicKey, frame: &Frame<'_>) -> bool {
+        let Waiting { joiner, nic } = &mut *self.waiting;
+        let may_join = frame.offload.gso.is_none() && frame.head.len() == frame.total && frame.salvaged == 0;
+        if may_join && *nic == Some(key) && joiner.join(frame.offload, frame.head) {
+            return true;
+        }
+        self.flush();
+        let takes = |nic: &Nic| nic.queue.offloads().udp();
+        let waits = may_join
+            && self.tables.nics.get(&key).is_some_and(takes)
+            && self.waiting.joiner.begin(frame.offload, frame.head);
+        self.waiting.nic = waits.then_some(key);
+        waits
+    }
+}
+
+impl Sink for Delivery<'_> {
+    fn has(&self, session: u32, nic: NicId) -> bool {
+        self.tables.nic_key(session, nic).is_some()
+    }
+
+    #[inline]
+    fn frame<'a>(&mut self, frame: Frame<'a>, pieces: impl Iterator<Item = &'a [u8]>) {
+        let Some(key) = self.tables.nic_key(frame.session, frame.nic) else {
+            return self.out.counters.drops.count(DropReason::UnknownNic);
+        };
+        let Some(nic) = self.tables.nics.get_mut(&key) else { return };
+        if let Err(reason) = check(nic, &frame, self.out.side, self.now) {
+            return nic.counters.drops.count(reason);
+        }
+        if self.wait(key, &frame) {
+            return;
+        }
+        let Some(nic) = self.tables.nics.get_mut(&key) else { return };
+        match deliver(nic, &frame, pieces, self.out) {
+            Ok(()) => {
+                nic.counters.downlink.count(frame.total);
+                self.out.counters.salvaged.fetch_add(frame.salvaged as u64, Relaxed);
+            }
+            Err(Refused::Because(reason)) => nic.counters.drops.count(reason),
+            Err(Refused::Dead(e)) => self.tables.dead.push((key, e)),
+        }
+    }
+
+    fn control(&mut self, session: u32, message: &[u8]) {
+        // What waits for the control plane is bounded in bytes as well.
+        if message.len() > MAX_LEN {
+            return self.out.counters.drops.count(DropReason::BadControl);
+        }
+        if let Some((path, newest)) = self.came {
+            self.out.tell(Notice::Control { index: session, path, newest, bytes: message.into() });
+        }
+    }
+
+    fn drop(&mut self, _: u32, reason: DropReason) {
+        self.out.counters.drops.count(reason);
+    }
+}
+
+/// Why a frame was not written.
+enum Refused {
+    Because(DropReason),
+    Dead(io::Error),
+}
+
+impl From<DropReason> for Refused {
+    fn from(reason: DropReason) -> Self {
+        Self::Because(reason)
+    }
+}
+
+/// check: may it pass?
+#[inline]
+fn check(nic: &mut Nic, frame: &Frame<'_>, side: Side, now: Instant) -> Result<(), DropReason> {
+    let &Frame { head, total, offload, .. } = frame;
+    match side {
+        Side::Client => nic.contract.host_to_lan(now, head, total, offload),
+        Side::Server => nic.contract.lan_to_host(now, head, total, offload),
+    }
+}
+
+/// write: one frame behind a vnet header, or what it stands for where the NIC takes no more than that.
+#[inline]
+fn deliver<'a>(
+    nic: &Nic,
+    frame: &Frame<'a>,
+    mut pieces: impl Iterator<Item = &'a [u8]>,
+    out: &Outside,
+) -> Result<(), Refused> {
+    let &Frame { head, total, offload, .. } = frame;
+    if !cut::takes(nic.queue.offloads(), offload) {
+        out.counters.cut.fetch_add(1, Relaxed);
+        return cut::each(offload, pieces, total, |vnet, packet| {
+            write(nic, &[vnet, packet].map(IoSlice::new))
+        })?;
+    }
+    let vnet = offload.to_vnet(head, total)?.to_bytes();
+    let first = pieces.next().unwrap_or_default();
+    let Some(second) = pieces.next() else {
+        return write(nic, &[&vnet, first].map(IoSlice::new));
+    };
+    let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+    let [front, rest @ ..] = &mut slices;
+    *front = IoSlice::new(&vnet);
+    let mut n = 1usize;
+    for (slice, piece) in rest.iter_mut().zip([first, second].into_iter().chain(pieces)) {
+        *slice = IoSlice::new(piece);
+        n = n.saturating_add(1);
+    }
+    write(nic, slices.get(..n).unwrap_or_default())
+}
+
+#[inline]
+fn write(nic: &Nic, slices: &[IoSlice<'_>]) -> Result<(), Refused> {
+    let Err(e) = nic.queue.write_vectored(slices) else { return Ok(()) };
+    Err(match e.raw_os_error() {
+        // Full, short of memory, or the interface is down.
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EIO | libc::ENETDOWN | libc::EINTR) => {
+            DropReason::NicBusy.into()
+        }
+        Some(libc::EINVAL | libc::E2BIG | libc::EMSGSIZE | libc::EFAULT) => DropReason::NicRefused.into(),
+        _ => Refused::Dead(e),
+    })
+}

@@ -1,0 +1,139 @@
+//! Paths that carry less than their first link: found without ICMP, without one fragment, and noticed when they shrink.
+
+use std::net::UdpSocket;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::common::capture::Capture;
+use crate::common::lab::{Lab, SOON};
+use crate::common::ns::Ns;
+use crate::common::traffic::{tcp, udp_echo};
+use crate::needs_root;
+
+const MB: usize = 1_000_000;
+
+/// The router drops what is longer than 1280 bytes, and says nothing.
+fn black_hole(router: &Ns) {
+    router.exec(&["nft", "add table ip hole"]);
+    router.exec(&["nft", "add chain ip hole forward { type filter hook forward priority 0; }"]);
+    router.exec(&["nft", "add rule ip hole forward ip length > 1280 drop"]);
+}
+
+/// The next link has an MTU of 1280, and nobody hears of it.
+fn narrow_link_without_icmp(lab: &Lab) {
+    let site = &lab.sites[0];
+    let router = site.router.as_ref().unwrap();
+    // A veth takes no more than its own MTU: the other end shrinks, too, after it has been asked for the MTU.
+    router.ip("link set out mtu 1280");
+    router.ip("link set in mtu 1280");
+    for ns in [&site.client, &lab.server, router] {
+        ns.exec(&["nft", "add table ip deaf"]);
+        ns.exec(&["nft", "add chain ip deaf in { type filter hook input priority 0; }"]);
+        ns.exec(&["nft", "add chain ip deaf out { type filter hook output priority 0; }"]);
+        for chain in ["in", "out"] {
+            ns.exec(&["nft", &format!("add rule ip deaf {chain} icmp type destination-unreachable drop")]);
+        }
+    }
+}
+
+/// Bulk both ways within seconds, over a LAN of this MTU, and whole packets only on the underlay.
+fn crosses(lan_mtu: u16, shrink: impl FnOnce(&Lab)) {
+    let lab = Lab::plan().router().lan_mtu(lan_mtu).no_udp_offload().build();
+    shrink(&lab);
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    let router = site.router.as_ref().unwrap();
+    let captures = [Capture::on(&lab.server, "wan0"), Capture::on(&site.client, "wan0")];
+    let far_side = [Capture::on(router, "in"), Capture::on(router, "out")];
+    let (_server, _client) = lab.up_plain();
+    let start = Instant::now();
+    udp_echo(&site.lan, &lab.server, nic.ip, usize::from(lan_mtu) - 28);
+    tcp(&site.lan, &lab.server, nic.ip, 2 * MB, 2 * MB);
+    tcp(&lab.server, &site.lan, site.host(), 2 * MB, 2 * MB);
+    assert!(start.elapsed() < SOON, "bulk both ways took {:?}", start.elapsed());
+    for capture in captures {
+        capture.finish().assert_whole();
+    }
+    for capture in far_side {
+        let seen = capture.finish();
+        seen.assert_whole();
+        let bulk = seen.packets.iter().filter(|p| p.outgoing && p.bytes.len() > 1000).count();
+        assert!(bulk > 1000, "only {bulk} packets of some length were passed on");
+        let longest = seen.packets.iter().filter(|p| p.outgoing).map(|p| p.bytes.len()).max();
+        assert!(longest <= Some(1280 + 14), "the router passed on {longest:?} bytes");
+    }
+}
+
+#[test]
+fn a_narrow_link_is_found_without_icmp_for_lans_of_every_mtu() {
+    needs_root!();
+    for lan_mtu in [1400, 1500, 9000] {
+        crosses(lan_mtu, narrow_link_without_icmp);
+    }
+}
+
+#[test]
+fn a_path_that_swallows_long_packets_carries_bulk_from_the_start() {
+    needs_root!();
+    crosses(1500, |lab| black_hole(lab.sites[0].router.as_ref().unwrap()));
+}
+
+/// Sends full frames one way, some milliseconds apart, until told to stop; notes when the last one arrived first.
+fn one_way(from: &Ns, to: &Ns, address: std::net::IpAddr, stop: &AtomicBool, arrivals: &Mutex<Vec<Instant>>) {
+    let there = to.inside(|| UdpSocket::bind((address, 0)).unwrap());
+    there.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let here = from.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    here.connect(there.local_addr().unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buffer = [0; 2048];
+            while !stop.load(Relaxed) {
+                if let Ok(1472) = there.recv(&mut buffer) {
+                    arrivals.lock().unwrap().push(Instant::now());
+                }
+            }
+        });
+        while !stop.load(Relaxed) {
+            let _ = here.send(&[0x5a; 1472]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+}
+
+#[test]
+fn a_path_that_begins_to_swallow_long_packets_under_load_carries_them_again_within_2_seconds() {
+    needs_root!();
+    let lab = Lab::plan().router().no_udp_offload().build();
+    let (_server, client) = lab.up_plain();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    site.lan.ping(nic.ip);
+    let capture = Capture::on(site.router.as_ref().unwrap(), "in");
+    let (stop, up, down) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+    let hole = std::thread::scope(|scope| {
+        scope.spawn(|| one_way(&site.lan, &lab.server, nic.ip, &stop, &up));
+        scope.spawn(|| one_way(&lab.server, &site.lan, site.host(), &stop, &down));
+        let busy = || [&up, &down].iter().all(|a| a.lock().unwrap().len() > 200);
+        let end = Instant::now() + SOON;
+        while !busy() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        black_hole(site.router.as_ref().unwrap());
+        let hole = Instant::now();
+        std::thread::sleep(Duration::from_millis(4000));
+        stop.store(true, Relaxed);
+        hole
+    });
+    let seen = capture.finish();
+    for (way, arrivals, passed_on) in [("up", up, false), ("down", down, true)] {
+        let long = seen.packets.iter().filter(|p| p.outgoing == passed_on && p.bytes.len() > 1400).count();
+        assert!(long > 100, "{way}: only {long} long packets before the path shrank");
+        let arrivals = arrivals.into_inner().unwrap();
+        assert!(arrivals.iter().filter(|t| **t < hole).count() > 100, "{way}: there was no load");
+        // What was under way when the hole opened is past it.
+        let after = hole + Duration::from_millis(100);
+        let again = arrivals.iter().find(|t| **t > after).map(|t| *t - hole);
+        println!("{way}: frames cross again after {again:?}");
+        assert!(again.is_some_and(|t| t < Duration::from_millis(2300)), "{way}: again after {again:?}");
+    }
+    assert_eq!(client.count(&[crate::common::lab::SESSION]), 1, "the session outlived it");
+}
