@@ -135,8 +135,8 @@ impl Session {
         loop {
             self.drain(Instant::now());
             let due = self.due();
+            // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
-                biased;
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop(0)),
                     Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),

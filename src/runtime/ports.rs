@@ -314,6 +314,8 @@ impl Port {
         };
         *key = Some(plane.add_nic(std::mem::take(queues), &setup));
         if self.wanted.request.side == Side::Server {
+            // Until there is a session the cable is out.
+            self.up = true;
             info!(nic = %nic.name(), mac = %self.wanted.request.spec.mac, mode = %nic.mode(), "nic ready");
         }
     }
@@ -327,6 +329,7 @@ impl Port {
         let (name, request) = (nic.name().clone(), &self.wanted.request);
         let done = match request.side {
             Side::Client => nic.set_up(up),
+            Side::Server if request.configure => nic.set_carrier(up),
             Side::Server => Ok(()),
         };
         match (done, request.side, up) {

@@ -70,6 +70,8 @@ struct Host {
     signals: Signals,
     local: SocketAddr,
     _sandbox: Sandbox,
+    /// Both ends of each client's path, as long as it has a session.
+    tunnels: BTreeMap<PeerId, (SocketAddr, SocketAddr)>,
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
@@ -115,6 +117,7 @@ impl Host {
             signals,
             local,
             _sandbox: sandbox,
+            tunnels: BTreeMap::new(),
             paths: BTreeMap::new(),
             advice: Advice::default(),
             status,
@@ -134,8 +137,8 @@ impl Host {
         loop {
             self.drain(Instant::now());
             let due = [self.server.poll_timeout(), self.ports.poll_timeout()].into_iter().flatten().min();
+            // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
-                biased;
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop()),
                     Wish::Reload => self.reload(Instant::now()),
@@ -216,6 +219,7 @@ impl Host {
             self.drain(now);
             self.plane.remove_peer(*id);
             self.paths.remove(id);
+            self.tunnels.remove(id);
             self.heard.remove(id);
             self.ports.set_live(&mut self.plane, *id, None);
         }
@@ -254,12 +258,19 @@ impl Host {
                 info!(%client, endpoint = %path.remote, "client moved");
                 self.go_live(now, peer, path);
             }
-            Event::Silent => info!(%client, "the client is silent"),
-            Event::Answers => info!(%client, "the client answers again"),
+            Event::Silent => {
+                info!(%client, "the client is silent");
+                self.ports.set_live(&mut self.plane, peer, None);
+            }
+            Event::Answers => {
+                info!(%client, "the client answers again");
+                self.ports.set_live(&mut self.plane, peer, self.tunnels.get(&peer).copied());
+            }
             Event::Bye => info!(%client, "session ended: the client has stopped"),
             Event::Lost => {
                 info!(%client, "no session");
                 self.paths.remove(&peer);
+                self.tunnels.remove(&peer);
                 self.ports.set_live(&mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
@@ -317,6 +328,7 @@ impl Host {
         let local = path
             .local
             .map_or_else(|| any_like(path.remote, self.local.port()), |ip| (ip, self.local.port()).into());
+        self.tunnels.insert(peer, (local, path.remote));
         self.ports.set_live(&mut self.plane, peer, Some((local, path.remote)));
     }
 
