@@ -21,7 +21,7 @@ use crate::types::Path;
 use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader, Header, INIT_LEN, Type};
 
 /// Receive batches that are worked off before the NICs have their turn.
-const BATCHES_A_TURN: usize = 4;
+const BATCHES_A_TURN: usize = 1;
 
 /// The incoming half of a worker.
 pub struct Downlink {
