@@ -53,11 +53,27 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let (config, warnings) = config::load(path, overrides)?;
     let common = config.common().clone();
     // Before anything starts a thread.
-    let daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
+    let mut daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
     log::start(common.log);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    // The daemon is dropped last: whoever waits for it to start reads then why it did not.
+    live(config, path, overrides, daemon.as_mut()).or_else(|failure| {
+        if common.log == Level::Off {
+            return Err(failure);
+        }
+        tracing::error!("{failure}");
+        Ok(1)
+    })
+}
+
+fn live(
+    config: Config,
+    path: &Path,
+    overrides: &Overrides,
+    daemon: Option<&mut daemon::Background>,
+) -> Result<u8, Failure> {
     let keeper = keeper::start(rules(&config))
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
@@ -74,13 +90,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     });
     // A name that is still being resolved does not keep the program.
     runtime.shutdown_background();
-    ended.or_else(|failure| {
-        if common.log == Level::Off {
-            return Err(failure);
-        }
-        tracing::error!("{failure}");
-        Ok(1)
-    })
+    ended
 }
 
 /// What the keeper goes by.
