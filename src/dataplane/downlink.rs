@@ -21,7 +21,7 @@ use crate::types::Path;
 use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader, Header, INIT_LEN, Type};
 
 /// Receive batches that are worked off before the NICs have their turn.
-const BATCHES_A_TURN: usize = 4;
+const BATCHES_A_TURN: usize = 1;
 
 /// The incoming half of a worker.
 pub struct Downlink {
@@ -201,7 +201,7 @@ impl Run {
 fn hand_over(datagram: &[u8], path: Path, out: &Outside) {
     match Header::decode(datagram) {
         Ok(_) if datagram.len() <= INIT_LEN => {
-            out.tell(Notice::Datagram { path, bytes: datagram.into() });
+            out.tell_of_stranger(Notice::Datagram { path, bytes: datagram.into() });
         }
         Ok(_) => out.counters.drops.count(DropReason::BadLength),
         Err(reason) => out.counters.drops.count(reason),

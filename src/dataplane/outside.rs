@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{Notice, PeerKey};
 use crate::metrics::{DropReason, WorkerCounters};
 use crate::nic::Side;
-use crate::sys::poll::{Epoll, Events, Interest};
+use crate::sys::poll::await_room;
 use crate::sys::udp::UdpSocket;
 use crate::types::Path;
 
@@ -25,16 +25,12 @@ pub struct Outside {
     /// What the worker has done.
     pub counters: Arc<WorkerCounters>,
     notices: mpsc::Sender<Notice>,
-    /// Watches the socket for room.
-    room: Epoll,
 }
 
 impl Outside {
     /// The way out by `socket` and `notices`.
-    pub fn new(side: Side, socket: UdpSocket, notices: mpsc::Sender<Notice>) -> io::Result<Self> {
-        let room = Epoll::new()?;
-        room.add(&socket, 0, Interest::WRITE)?;
-        Ok(Self { side, socket, counters: Arc::default(), notices, room })
+    pub fn new(side: Side, socket: UdpSocket, notices: mpsc::Sender<Notice>) -> Self {
+        Self { side, socket, counters: Arc::default(), notices }
     }
 
     /// Tells control, if it can take it now. False: it could not, and the loss is counted.
@@ -44,6 +40,16 @@ impl Outside {
             self.counters.drops.count(DropReason::QueueFull);
         }
         told
+    }
+
+    /// The same for what somebody has sent who need not be anybody's peer: at the most half of the queue is theirs, so that
+    /// a flood of it never keeps a session's own word out.
+    pub fn tell_of_stranger(&self, notice: Notice) -> bool {
+        if self.notices.capacity().saturating_mul(2) > self.notices.max_capacity() {
+            return self.tell(notice);
+        }
+        self.counters.drops.count(DropReason::QueueFull);
+        false
     }
 
     /// Sends a train of sealed datagrams; what cannot be sent is counted. True where all of it went out.
@@ -76,7 +82,7 @@ impl Outside {
     fn send_patiently(&self, path: &Path, train: &[u8], segment: usize) -> io::Result<()> {
         match self.socket.send_segments(path, train, segment) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                self.room.wait(&mut Events::with_capacity(1), Some(SOCKET_PATIENCE))?;
+                await_room(&self.socket, SOCKET_PATIENCE)?;
             }
             // An error of an earlier datagram, told late: this one has not been tried.
             Err(e) if e.raw_os_error() == Some(libc::ECONNREFUSED) => {}

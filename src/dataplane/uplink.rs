@@ -18,7 +18,7 @@ use crate::wire::record::{MAX_FRAME, Offload};
 use crate::wire::vnet::VnetHeader;
 
 /// Batches that one NIC fills before the next has its turn.
-const BATCHES_A_TURN: usize = 4;
+const BATCHES_A_TURN: usize = 2;
 
 /// Frames that one NIC gives before the next has its turn.
 const FRAMES_A_TURN: usize = 256;

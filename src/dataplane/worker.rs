@@ -105,7 +105,7 @@ pub fn spawn(
         epoll: Epoll::new()?,
         bell: bell.try_clone()?,
         inbox,
-        out: Outside::new(config.side, socket, notices)?,
+        out: Outside::new(config.side, socket, notices),
         tables: Tables::default(),
         uplink: Uplink::default(),
         downlink: Downlink::new(config.receive_slots),

@@ -29,10 +29,6 @@ impl Interest {
     pub const NONE: Self = Self(0);
     /// There is something to read; told as long as it is so.
     pub const READ: Self = Self(libc::EPOLLIN as u32);
-    /// There is room to write; told as long as it is so.
-    pub const WRITE: Self = Self(libc::EPOLLOUT as u32);
-    /// Both.
-    pub const READ_WRITE: Self = Self((libc::EPOLLIN | libc::EPOLLOUT) as u32);
 
     /// The same, told once for each change instead of as long as it is so: read until `WouldBlock`.
     #[must_use]
@@ -84,8 +80,7 @@ impl Epoll {
     }
 
     fn wait_coarsely(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<c_int> {
-        let ms = |t: Duration| c_int::try_from(t.as_nanos().div_ceil(MILLI.into())).unwrap_or(c_int::MAX);
-        let (ms, room) = (timeout.map_or(-1, ms), events.room());
+        let (ms, room) = (timeout.map_or(-1, millis), events.room());
         // SAFETY: the kernel writes at most `room` events into the array, which has at least as many.
         check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.room.as_mut_ptr(), room, ms) })
     }
@@ -159,11 +154,6 @@ impl Ready {
         self.has(libc::EPOLLIN)
     }
 
-    /// A write would not block.
-    pub fn writable(self) -> bool {
-        self.has(libc::EPOLLOUT)
-    }
-
     /// An error is pending (`EPOLLERR`): on a tap, its interface is gone; on a socket, see `SO_ERROR`.
     pub fn error(self) -> bool {
         self.has(libc::EPOLLERR)
@@ -223,6 +213,24 @@ impl AsFd for EventFd {
     }
 }
 
+/// Waits until `fd` takes a write, at most `timeout`, rounded up to a millisecond. A signal ends the wait early.
+///
+/// For a socket that is full once in a while this is cheaper than an [`Epoll`] that watches it for room, for that is
+/// told of every datagram that leaves.
+pub fn await_room(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
+    let mut one = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the kernel reads and writes one `struct pollfd`, which outlives the call; the descriptor is borrowed.
+    match check(unsafe { libc::poll(&mut one, 1, millis(timeout)) }) {
+        Err(e) if e.kind() != ErrorKind::Interrupted => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Rounded up.
+fn millis(t: Duration) -> c_int {
+    c_int::try_from(t.as_nanos().div_ceil(MILLI.into())).unwrap_or(c_int::MAX)
+}
+
 /// Hands a descriptor to the tokio runtime of this thread, which then says when it is readable.
 ///
 /// # Errors
@@ -267,6 +275,17 @@ mod tests {
         assert_eq!(tokens(&epoll, 1000), [2]);
         epoll.delete(&event).unwrap();
         assert!(tokens(&epoll, 0).is_empty());
+    }
+
+    #[test]
+    fn room_is_awaited_no_longer_than_it_takes() {
+        let (full, peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        full.set_nonblocking(true).unwrap();
+        while (&full).write(&[0; 4096]).is_ok() {}
+        let before = std::time::Instant::now();
+        await_room(&full, Duration::from_millis(3)).unwrap();
+        assert!(before.elapsed() >= Duration::from_millis(3));
+        await_room(&peer, Duration::from_secs(600)).unwrap();
     }
 
     #[test]
