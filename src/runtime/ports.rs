@@ -27,6 +27,7 @@ use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::PeerId;
 use crate::types::{NicId, NicName, NicRules};
+use crate::wire::announce::announcement;
 use crate::wire::control::NicReport;
 
 /// How often a NIC that is gone is tried again.
@@ -187,7 +188,7 @@ impl Ports {
         for port in &mut self.ports {
             let tunnel = self.tunnels.get(&port.wanted.peer).copied();
             port.plug(plane, tunnel);
-            port.set_up(self.live.contains(&port.wanted.peer));
+            port.set_up(plane, self.live.contains(&port.wanted.peer));
         }
     }
 
@@ -321,8 +322,8 @@ impl Port {
     }
 
     /// A client's link follows the session. A server's carrier does.
-    fn set_up(&mut self, up: bool) {
-        let State::Here { nic, key: Some(_), .. } = &mut self.state else { return };
+    fn set_up(&mut self, plane: &Plane, up: bool) {
+        let State::Here { nic, key: Some(key), .. } = &mut self.state else { return };
         if std::mem::replace(&mut self.up, up) == up {
             return;
         }
@@ -338,6 +339,9 @@ impl Port {
                 warn!(nic = %name, "{e}");
             }
             (Ok(()), Side::Client, true) => {
+                // Whoever had another MAC for these addresses is to know at once, and switches the new place.
+                let spec = &request.spec;
+                plane.announce(*key, spec.addrs.iter().map(|a| announcement(spec.mac, a.ip)).collect());
                 info!(nic = %name, mac = %request.spec.mac, mode = %nic.mode(), "nic ready");
             }
             (Ok(()), Side::Client, false) => info!(nic = %name, "nic down until there is a session"),
