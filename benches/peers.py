@@ -574,8 +574,14 @@ def scale(options, counts, of_clients):
         for count in counts:
             try:
                 with Stage(options) as s:
-                    rows[count].append(scaled(s, count, of_clients))
-                told = rows[count][-1]
+                    row = scaled(s, count, of_clients)
+                # What so many streams come to without any tunnel.
+                with Stage(options) as s:
+                    direct(s)
+                    s.wait_for_answer()
+                    row["direct"], _, _ = stream(s, s.server, NIC_IP, s.lan, count, options.seconds)
+                rows[count].append(row)
+                told = "  ".join(f"{k} {v:.2f}" for k, v in row.items())
             except (RuntimeError, subprocess.TimeoutExpired, ValueError) as error:
                 told = f"failed: {error}"
             print(f"round {n + 1} of {options.rounds}, {count} {'clients' if of_clients else 'NICs'}: {told}", file=sys.stderr)
@@ -647,11 +653,11 @@ def tell(figures, markdown):
 def tell_scale(rows, what, markdown):
     """Totals and memory. Growth is from the fewest on; each client is a process of its own, so that only the server's has any."""
     one = what[:-1]
-    out = [[what, "total, Gbit/s", "of the first", "server, MB", f"kB for one {one} more", "a client, MB", f"kB for one {one} more"]]
+    out = [[what, "total, Gbit/s", "of the first", "direct with as many streams", "server, MB", f"kB for one {one} more", "a client, MB", f"kB for one {one} more"]]
     first = rows[min(rows)]["total"] if rows else 1
     for count, r in rows.items():
         growth = [f"{r[f'{side}_growth_kB']:.1f}" if r.get(f"{side}_growth_kB") else "–" for side in ("server", "client")]
-        out.append([str(count), f"{r['total']:.2f}", f"{r['total'] / first:.2f}", f"{r['server_kB'] / 1024:.1f}", growth[0], f"{r['client_kB'] / 1024:.1f}", growth[1]])
+        out.append([str(count), f"{r['total']:.2f}", f"{r['total'] / first:.2f}", f"{r['direct']:.2f}", f"{r['server_kB'] / 1024:.1f}", growth[0], f"{r['client_kB'] / 1024:.1f}", growth[1]])
     return table([row[:-1] for row in out] if one == "client" else out, markdown)
 
 
@@ -727,7 +733,7 @@ def parse():
     p.add_argument("--mtu", type=int, default=1500, help="of the LAN (1500)")
     p.add_argument("--path-mtu", type=int, default=0, help="a router on the way, and a link of this MTU behind it")
     p.add_argument("--no-uso", action="store_true", help="every datagram on its own on the underlay")
-    p.add_argument("--loss", type=float, default=0, help="percent of the underlay's datagrams lost, each way; implies --no-uso")
+    p.add_argument("--loss", type=float, default=0, help="percent of the underlay's UDP datagrams lost, each way; direct has none; implies --no-uso")
     p.add_argument("--suite", choices=("aes", "chacha"), default="aes", help="tap-rs's cipher")
     p.add_argument("--nics", type=counts, help="tap-rs with so many NICs, as 1,10,100")
     p.add_argument("--clients", type=counts, help="tap-rs with so many clients of one NIC each")

@@ -124,7 +124,7 @@ fn check_bytes(
             return Notes::new(path, text).fail(Some(text.len()), message.to_owned());
         }
     };
-    let mut check = Check { notes: Notes::new(path, text), folder };
+    let mut check = Check { notes: Notes::new(path, text), folder, files: Vec::new() };
     let config = raw::parse(text, &mut check.notes).and_then(|file| checked(&mut check, &file, overrides));
     check.notes.finish(config)
 }

@@ -9,6 +9,10 @@ use tap_rs::cli::{Cli, Command, FileArgs};
 use tap_rs::commands::{self, Failure};
 use tap_rs::config::{Overrides, Role};
 use tap_rs::runtime::{self, demo, status};
+use tap_rs::sys::wipe::Wiping;
+
+#[global_allocator]
+static ALLOCATOR: Wiping = Wiping;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -40,6 +40,7 @@ pub use self::error::NicError;
 use self::netlink::{Link, Netlink};
 pub use self::queue::Queue;
 use self::setup::Undo;
+use crate::sys::process::is_like_us;
 pub use crate::sys::tun::{Offloads, VNET_HEADER_LEN};
 use crate::types::{MacAddr, NicMode, NicName, NicSpec, OffloadMode};
 
@@ -90,15 +91,54 @@ pub struct Nic {
     undo: Vec<Undo>,
 }
 
+/// Opens the character devices behind interfaces.
+pub trait Devices {
+    /// A new `/dev/net/tun`, nonblocking.
+    fn tun(&self) -> io::Result<File>;
+
+    /// The device of a macvtap, nonblocking.
+    fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File>;
+
+    /// The process with this number runs, and is one of this program's.
+    fn runs(&self, process: u32) -> bool;
+}
+
+/// Opens them in this very process, which wants to be root for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Here;
+
+impl Devices for Here {
+    fn tun(&self) -> io::Result<File> {
+        tap::open_device()
+    }
+
+    fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File> {
+        macvtap::open_device(name, index)
+    }
+
+    fn runs(&self, process: u32) -> bool {
+        is_like_us(process)
+    }
+}
+
 /// Opens the interface with this many queues (1 to 256), and makes it first where it does not exist.
 ///
 /// On a server it is configured and up afterwards; on a client configured, without addresses, and down. All in the
 /// network namespace that the calling thread is in. After an error nothing has changed.
 pub fn open(request: &NicRequest, queues: usize) -> Result<(Nic, Vec<Queue>), NicError> {
+    open_with(&Here, request, queues)
+}
+
+/// The same, with devices that somebody else opens: this process then needs `CAP_NET_ADMIN` and no more.
+pub fn open_with(
+    devices: &dyn Devices,
+    request: &NicRequest,
+    queues: usize,
+) -> Result<(Nic, Vec<Queue>), NicError> {
     let netlink = Netlink::open().map_err(NicError::Netlink)?;
     let (mut nic, files, link) = match request.mode {
-        NicMode::Tap => tap::open(netlink, request, queues.clamp(1, 256))?,
-        NicMode::Macvtap => macvtap::open(netlink, request, queues.clamp(1, 256))?,
+        NicMode::Tap => tap::open(netlink, devices, request, queues.clamp(1, 256))?,
+        NicMode::Macvtap => macvtap::open(netlink, devices, request, queues.clamp(1, 256))?,
     };
     let wanted = match request.offload {
         OffloadMode::Auto => Offloads::TCP_UDP,
@@ -112,6 +152,23 @@ pub fn open(request: &NicRequest, queues: usize) -> Result<(Nic, Vec<Queue>), Ni
     nic.offloads = queues.first().map_or(Offloads::NONE, Queue::offloads);
     nic.configure(request, &link)?;
     Ok((nic, queues))
+}
+
+/// Deals with an interface whose process has ended without putting it back: removes it where that process (its
+/// number) made it, and sets it down where it is a client's, which must not speak for anybody without a session.
+/// Gives a sentence about what it did, `None` where there was nothing to do: it is gone, down, or another's by now.
+pub fn abandon(index: u32, client: bool, process: u32) -> Result<Option<String>, NicError> {
+    let mut netlink = Netlink::open().map_err(NicError::Netlink)?;
+    let Some(link) = netlink.link(index)? else { return Ok(None) };
+    if link.alias.as_deref() == Some(macvtap::mark(process).as_str()) {
+        netlink.delete_link(&link)?;
+        return Ok(Some(format!("{} is removed", link.name)));
+    }
+    if !client || !link.is_up() || macvtap::maker(&link).is_some() {
+        return Ok(None);
+    }
+    netlink.set_up(&link, false)?;
+    Ok(Some(format!("{} is set down", link.name)))
 }
 
 impl Nic {

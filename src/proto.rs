@@ -27,6 +27,7 @@
 
 pub mod activity;
 pub mod aead;
+pub mod budget;
 pub mod client;
 pub mod cookie;
 pub mod noise;

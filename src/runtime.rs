@@ -27,20 +27,23 @@ mod client;
 mod control;
 mod daemon;
 pub mod demo;
+pub mod keeper;
 mod load;
 mod log;
 mod path;
 pub mod ping;
 mod plane;
 mod ports;
+pub mod sandbox;
 pub mod script;
 mod server;
 pub mod status;
 
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::commands::Failure;
-use crate::config::{self, Config, Level, Overrides};
+use crate::config::{self, Config, Level, Overrides, ScriptPolicy};
 
 /// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
 ///
@@ -55,14 +58,18 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    let keeper = keeper::start(rules(&config))
+        .map(Rc::new)
+        .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
+    sandbox::keep_secrets();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, path, daemon).await,
-            Config::Server(config) => server::run(config, path, overrides, daemon).await,
+            Config::Client(config) => client::run(config, path, keeper, daemon).await,
+            Config::Server(config) => server::run(config, path, overrides, keeper, daemon).await,
         }
     });
     // A name that is still being resolved does not keep the program.
@@ -74,4 +81,13 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         tracing::error!("{failure}");
         Ok(1)
     })
+}
+
+/// What the keeper goes by.
+fn rules(config: &Config) -> keeper::Rules {
+    let script = match config {
+        Config::Client(client) => client.script.clone(),
+        Config::Server(_) => ScriptPolicy::Never,
+    };
+    keeper::Rules { script, pid: config.common().daemon.as_ref().map(|d| d.pid.clone()) }
 }

@@ -22,13 +22,18 @@
     )
 )]
 
+pub mod landlock;
 pub mod netlink;
 pub mod packet;
 pub mod poll;
+pub mod privileges;
 pub mod process;
 pub mod script;
+pub mod seccomp;
 pub mod tun;
 pub mod udp;
+pub mod unix;
+pub mod wipe;
 pub mod x25519;
 
 use std::io;

@@ -44,7 +44,7 @@ const TABLE: &[Row] = &[
             "commands",
         ],
     ),
-    ("main", &["cli", "commands", "config", "runtime", "metrics"]),
+    ("main", &["cli", "commands", "config", "runtime", "sys::wipe", "metrics"]),
 ];
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) struct Check<'a> {
     pub(super) notes: Notes<'a>,
     /// The file's folder, which relative paths start from.
     pub(super) folder: &'a Path,
+    /// Files that the config names and that are read with it.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl Check<'_> {
@@ -108,7 +110,14 @@ impl Check<'_> {
             self.notes.error(written.span(), message);
             return None;
         }
-        self.path(key, text)
+        self.file(key, text)
+    }
+
+    /// The path of a file that is read with the config.
+    pub(super) fn file(&mut self, key: &str, text: &Text) -> Option<PathBuf> {
+        let path = self.path(key, text)?;
+        self.files.push(path.clone());
+        Some(path)
     }
 
     /// Reads a private key to see that it can be used, and gives its public half.
@@ -126,6 +135,8 @@ impl Check<'_> {
     /// A public key in base64, or a file that holds one.
     pub(super) fn public_key(&mut self, text: &Text) -> Option<PublicKey> {
         let text = text.as_ref()?;
+        // It may as well be the key itself.
+        self.files.extend(Some(self.folder.join(text.get_ref())).filter(|path| path.is_file()));
         let key = PublicKey::from_text_or_file(text.get_ref(), self.folder);
         self.key(Some(text.span()), key)
     }

@@ -44,6 +44,8 @@ pub struct ServerConfig {
     pub mode: NicMode,
     /// Who may connect; never empty, names and keys all different.
     pub clients: Vec<ClientEntry>,
+    /// The files that were read with it: keys and scripts.
+    pub files: Vec<PathBuf>,
 }
 
 /// A client as the server knows it.
@@ -104,7 +106,8 @@ pub(super) fn server(check: &mut Check<'_>, file: &File, overrides: &Overrides) 
     }
     let (common, own_key) = common.unzip();
     let clients = clients(check, file, &defaults, own_key.flatten());
-    Some(ServerConfig { common: common?, bind: bind?, suites, mode, clients })
+    let files = std::mem::take(&mut check.files);
+    Some(ServerConfig { common: common?, bind: bind?, suites, mode, clients, files })
 }
 
 /// What a client has where it says nothing else.
@@ -342,7 +345,7 @@ fn default_script(check: &mut Check<'_>, server: &Server) -> Option<Arc<[u8]>> {
 
 fn script_file(check: &mut Check<'_>, text: &Text) -> Option<Arc<[u8]>> {
     let at = span(text)?;
-    let path = check.path("script_path", text)?;
+    let path = check.file("script_path", text)?;
     match read_script(&path) {
         Ok(bytes) => checked_script(check, at, bytes.into()),
         Err(e) => {

@@ -313,6 +313,9 @@ fn key_files_are_read_and_swapped_keys_are_noticed() {
     let from_file = fixture.client(&format!("{CLIENT}{NIC}").replace("SERVER_KEY", "server.key.pub"));
     assert_eq!(from_file.server_key.to_string(), fixture.server_key);
     let psk = fixture.errors(&at_top("psk = \"server.key.pub\"", &format!("{CLIENT}{NIC}")));
+    assert!(psk.starts_with("f.toml:1:7:") && psk.contains("is a public key's file"), "{psk}");
+    std::fs::write(fixture.folder.path().join("open"), "").unwrap();
+    let psk = fixture.errors(&at_top("psk = \"open\"", &format!("{CLIENT}{NIC}")));
     assert!(psk.contains("f.toml:1:7: others may open") && psk.contains("chmod 600"), "{psk}");
 }
 

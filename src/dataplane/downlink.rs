@@ -201,7 +201,7 @@ impl Run {
 fn hand_over(datagram: &[u8], path: Path, out: &Outside) {
     match Header::decode(datagram) {
         Ok(_) if datagram.len() <= INIT_LEN => {
-            out.tell(Notice::Datagram { path, bytes: datagram.into() });
+            out.tell_of_stranger(Notice::Datagram { path, bytes: datagram.into() });
         }
         Ok(_) => out.counters.drops.count(DropReason::BadLength),
         Err(reason) => out.counters.drops.count(reason),

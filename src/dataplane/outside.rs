@@ -42,6 +42,16 @@ impl Outside {
         told
     }
 
+    /// The same for what somebody has sent who need not be anybody's peer: at the most half of the queue is theirs, so that
+    /// a flood of it never keeps a session's own word out.
+    pub fn tell_of_stranger(&self, notice: Notice) -> bool {
+        if self.notices.capacity().saturating_mul(2) > self.notices.max_capacity() {
+            return self.tell(notice);
+        }
+        self.counters.drops.count(DropReason::QueueFull);
+        false
+    }
+
     /// Sends a train of sealed datagrams; what cannot be sent is counted. True where all of it went out.
     pub fn send(&self, peer: PeerKey, path: &Path, train: &[u8], segment: usize) -> bool {
         let reason = match self.try_send(path, train, segment) {

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use tracing::info;
 
 use super::netlink::{Link, MacvlanMode, Netlink, NetlinkError};
-use super::{Nic, NicError, NicRequest, Side};
+use super::{Devices, Nic, NicError, NicRequest, Side};
 use crate::sys::{process, tun};
 use crate::types::{NicMode, NicName};
 
 pub(super) fn open(
     mut netlink: Netlink,
+    devices: &dyn Devices,
     request: &NicRequest,
     queues: usize,
 ) -> Result<(Nic, Vec<File>, Link), NicError> {
@@ -31,7 +32,7 @@ pub(super) fn open(
     let (link, created) = match before {
         Some(link) => match maker(&link) {
             None => (link, false),
-            Some(pid) if pid != std::process::id() && process::is_like_us(pid) => {
+            Some(pid) if pid != std::process::id() && devices.runs(pid) => {
                 return Err(NicError::Busy(name.clone()));
             }
             Some(_) => (take_over(&mut netlink, request, link)?, true),
@@ -40,9 +41,11 @@ pub(super) fn open(
     };
     let mut nic = Nic::new(netlink, request, &link, created);
     if created {
-        nic.netlink.set_alias(link.index, &format!("{OURS}{}", std::process::id()))?;
+        nic.netlink.set_alias(link.index, &mark(std::process::id()))?;
     }
-    let files = open_queues(name, link.index, queues)
+    let files = (0..queues)
+        .map(|_| attach(devices, name, link.index))
+        .collect::<io::Result<Vec<_>>>()
         .map_err(|e| NicError::queue(name, "open the character device of", e))?;
     Ok((nic, files, link))
 }
@@ -52,8 +55,13 @@ pub(super) fn open(
 const OURS: &str = "made by tap-rs, process ";
 
 /// The process that made a macvtap, if it was one of us.
-fn maker(link: &Link) -> Option<u32> {
+pub(super) fn maker(link: &Link) -> Option<u32> {
     link.alias.as_deref()?.strip_prefix(OURS)?.parse().ok()
+}
+
+/// The alias of a macvtap that the process of this number has made, or taken over.
+pub(super) fn mark(process: u32) -> String {
+    format!("{OURS}{process}")
 }
 
 /// Goes on with what a killed process left, or makes it anew where it is on another parent than it should.
@@ -122,21 +130,22 @@ struct Device {
     minor: u32,
 }
 
-fn open_queues(name: &NicName, index: u32, queues: usize) -> io::Result<Vec<File>> {
+pub(super) fn open_device(name: &NicName, index: u32) -> io::Result<File> {
     let device = find_device(name, index)?;
     let usual = PathBuf::from(format!("/dev/tap{index}"));
-    if device.is_at(&usual) {
-        return (0..queues).map(|_| attach(&usual, name)).collect();
-    }
-    let node = PrivateNode::make(device, index)?;
-    (0..queues).map(|_| attach(&node.path(), name)).collect()
-}
-
-fn attach(path: &Path, name: &NicName) -> io::Result<File> {
-    let file = tun::open(path)?;
+    let file = if device.is_at(&usual) {
+        tun::open(&usual)?
+    } else {
+        tun::open(&PrivateNode::make(device, index)?.path())?
+    };
     if tun::interface(&file)? != name.as_str() {
         return Err(io::Error::other("it belongs to another interface"));
     }
+    Ok(file)
+}
+
+fn attach(devices: &dyn Devices, name: &NicName, index: u32) -> io::Result<File> {
+    let file = devices.macvtap(name, index)?;
     tun::attach_macvtap(&file)?;
     Ok(file)
 }

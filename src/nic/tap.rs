@@ -5,12 +5,13 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::netlink::{Link, Netlink};
-use super::{Nic, NicError, NicRequest};
+use super::{Devices, Nic, NicError, NicRequest};
 use crate::sys::tun;
 use crate::types::{NicMode, NicName};
 
 pub(super) fn open(
     mut netlink: Netlink,
+    devices: &dyn Devices,
     request: &NicRequest,
     queues: usize,
 ) -> Result<(Nic, Vec<File>, Link), NicError> {
@@ -20,7 +21,7 @@ pub(super) fn open(
         return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Tap });
     }
     let files = (0..queues)
-        .map(|_| attach(name, queues > 1, before.is_some()))
+        .map(|_| attach(devices, name, queues > 1, before.is_some()))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|e| explain(name, queues, e))?;
     let link = match netlink.link(name)? {
@@ -33,8 +34,12 @@ pub(super) fn open(
     Ok((nic, files, link))
 }
 
-fn attach(name: &NicName, many: bool, exists: bool) -> io::Result<File> {
-    let file = tun::open(Path::new("/dev/net/tun"))?;
+pub(super) fn open_device() -> io::Result<File> {
+    tun::open(Path::new("/dev/net/tun"))
+}
+
+fn attach(devices: &dyn Devices, name: &NicName, many: bool, exists: bool) -> io::Result<File> {
+    let file = devices.tun()?;
     match tun::attach_tap(&file, name.as_str(), many) {
         // It was made for several queues, of which we take one.
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) && exists && !many => {

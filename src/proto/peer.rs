@@ -283,7 +283,7 @@ impl Peer {
         out: &mut Outputs,
     ) {
         // Many PINGs fit one datagram: to an address that nobody has proven, one answer at a time.
-        if self.path != Some(from) {
+        if self.path.is_none_or(|path| path.remote != from.remote) {
             let soon = |t: Instant| now.saturating_duration_since(t) < PONG_ELSEWHERE;
             if self.ponged_elsewhere.is_some_and(soon) {
                 return;

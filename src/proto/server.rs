@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   HELLO ─▶ COOKIE                       nothing kept
-//!   INIT  ─▶ MAC, Noise, allow-list ─▶ RESP, a *next* session; the same INIT again: the same RESP
+//!   INIT  ─▶ MAC, budget, Noise, allow-list ─▶ RESP, a *next* session; the same INIT again: the same RESP
 //!   first DATA on it ─▶ the session is current, the client is where its INIT came from
 //!   DATA from elsewhere ─▶ a challenge there; its answer from there moves the client
 //! ```
@@ -18,6 +18,7 @@ use rand::{Rng, RngExt};
 
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
+use crate::proto::budget::Budgets;
 use crate::proto::client::read_payload;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
@@ -77,6 +78,7 @@ pub struct Server {
     name: ServerName,
     rng: StdRng,
     jar: CookieJar,
+    budgets: Budgets,
     clients: BTreeMap<PeerId, ClientState>,
     by_key: HashMap<[u8; 32], PeerId>,
     by_index: HashMap<u32, PeerId>,
@@ -89,11 +91,11 @@ impl Server {
     /// A server without clients. `None` only if the AEAD refuses its key.
     pub fn new(now: Instant, params: ServerParams, mut rng: StdRng) -> Option<Self> {
         let name = ServerName::new(&params.identity.public())?;
-        let jar = CookieJar::new(now, &mut rng);
+        let (jar, budgets) = (CookieJar::new(now, &mut rng), Budgets::new(now, &mut rng));
         let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
         let (by_key, by_index) = (HashMap::new(), HashMap::new());
         let (stranger, out) = (None, Outputs::default());
-        Some(Self { params, name, rng, jar, clients, by_key, by_index, timers, stranger, out })
+        Some(Self { params, name, rng, jar, budgets, clients, by_key, by_index, timers, stranger, out })
     }
 
     /// Lets a client in, under a number of the caller's that no other client has.
@@ -315,6 +317,7 @@ impl Server {
         let bytes: &[u8; INIT_LEN] = bytes.try_into().map_err(|_| DropReason::BadLength)?;
         let (init, signed, sent_mac) = Init::decode(bytes)?;
         let cookie = self.jar.find(from.remote, sent_mac, signed).ok_or(DropReason::BadMac)?;
+        self.budgets.take(now, from.remote)?;
         let local_index = self.free_index();
         let answerer = Answerer { identity: &self.params.identity, cookie: &cookie, local_index };
         let payload = payload(self.params.instance, local_index);

@@ -5,6 +5,7 @@ mod resolve;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,10 +18,12 @@ use self::push::{Job, Pushes};
 use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
+use super::keeper::Keeper;
 use super::load;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
+use super::sandbox::{self, Sandbox};
 use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{ClientConfig, NicSource, SuiteChoice};
@@ -44,15 +47,12 @@ const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 pub async fn run(
     config: ClientConfig,
     path: &std::path::Path,
+    keeper: Rc<Keeper>,
     daemon: Option<Background>,
 ) -> Result<u8, Failure> {
-    let mut session = Session::start(config, path)?;
+    let mut session = Session::start(config, path, keeper)?;
     if let Some(mut daemon) = daemon {
         daemon.started();
-        // Kept until the end: its drop removes the pid file.
-        let status = session.live().await;
-        drop(daemon);
-        return status;
     }
     session.live().await
 }
@@ -67,6 +67,7 @@ struct Session {
     signals: Signals,
     resolver: Resolver,
     pushes: Pushes,
+    _sandbox: Sandbox,
     status: Listener,
     /// The config file, for whoever asks.
     file: String,
@@ -84,7 +85,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(config: ClientConfig, path: &std::path::Path) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, path: &std::path::Path, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = Instant::now();
         let params = params(&config)?;
         let public = params.identity.public();
@@ -94,17 +95,21 @@ impl Session {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
         let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
+        let status = Listener::open(path);
+        // A client reads no file after this.
+        let sandbox = sandbox::confine(&[]);
         let (mut plane, notices) =
             Plane::start(socket, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces", e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals", e))?;
-        let mut ports = Ports::default();
+        let mut ports = Ports::new(Rc::clone(&keeper));
         ports.set(now, &mut plane, local_nics(&config)).map_err(|e| Failure::Refused(e.to_string()))?;
+        sandbox::filter();
         info!(server = %config.server, suite = suite(&config).noise_name(), "client started");
         Ok(Self {
-            resolver: Resolver::new(config.server.clone()),
-            pushes: Pushes::default(),
+            resolver: Resolver::new(config.server.clone(), Rc::clone(&keeper)),
+            pushes: Pushes::new(keeper),
             config,
             client,
             plane,
@@ -112,7 +117,8 @@ impl Session {
             ports,
             links,
             signals,
-            status: Listener::open(path),
+            _sandbox: sandbox,
+            status,
             file: path.display().to_string(),
             pushed: None,
             started: now,
@@ -129,8 +135,8 @@ impl Session {
         loop {
             self.drain(Instant::now());
             let due = self.due();
+            // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
-                biased;
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop(0)),
                     Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),

@@ -9,14 +9,13 @@ use crate::commands::Failure;
 use crate::config::Daemon;
 use crate::sys::process::{Foreground, daemonize, is_like_us, replace_stdio};
 
-/// A process in the background whose starter still waits. Removes its pid file when dropped, and tells whoever
-/// still waits then where to look.
+/// A process in the background whose starter still waits. Tells whoever still waits when it is dropped where to look;
+/// its pid file is removed by the keeper.
 pub struct Background {
     /// The starter, and its standard error; kept no longer than it waits, for a pipe there would stay open.
     starter: Option<(Foreground, File)>,
     /// Where our words go.
     log: PathBuf,
-    pid: PathBuf,
 }
 
 impl Background {
@@ -38,11 +37,7 @@ impl Background {
         let foreground =
             daemonize().map_err(|e| Failure::Refused(format!("cannot go into the background: {e}")))?;
         writeln!(pid, "{}", std::process::id()).map_err(|e| refuse("write `pid`", &config.pid, &e))?;
-        let background = Self {
-            starter: Some((foreground, terminal)),
-            log: config.stderr.clone(),
-            pid: config.pid.clone(),
-        };
+        let background = Self { starter: Some((foreground, terminal)), log: config.stderr.clone() };
         for (number, file) in [(0, &nothing), (1, &output), (2, &errors)] {
             replace_stdio(file.as_fd(), number)
                 .map_err(|e| Failure::Refused(format!("cannot leave the terminal: {e}")))?;
@@ -64,9 +59,6 @@ impl Drop for Background {
             let log = self.log.display();
             // Whoever started us may be gone, and that is no reason to end otherwise.
             let _ = writeln!(terminal, "tap-rs: it did not start; the last line of {log} says why");
-        }
-        if let Err(e) = fs::remove_file(&self.pid) {
-            tracing::debug!(pid = %self.pid.display(), "the pid file could not be removed: {e}");
         }
     }
 }

@@ -10,12 +10,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::keeper::Keeper;
 use super::plane::{NicSetup, Plane};
 use super::status::model;
 use crate::dataplane::NicKey;
@@ -60,21 +62,26 @@ struct Port {
 }
 
 /// All NICs.
-#[derive(Default)]
 pub struct Ports {
+    keeper: Rc<Keeper>,
     ports: Vec<Port>,
     live: HashSet<PeerId>,
     tunnels: HashMap<PeerId, (SocketAddr, SocketAddr)>,
 }
 
 impl Ports {
+    /// None so far. Their devices are opened by the keeper, which also sees that none stays up when we are gone.
+    pub fn new(keeper: Rc<Keeper>) -> Self {
+        Self { keeper, ports: Vec::new(), live: HashSet::new(), tunnels: HashMap::new() }
+    }
+
     /// These NICs and no others. Those that cannot be opened are tried again later; the first error comes back too.
     pub fn set(&mut self, now: Instant, plane: &mut Plane, wanted: Vec<Wanted>) -> Result<(), NicError> {
         let (keep, gone): (Vec<_>, Vec<_>) =
             self.ports.drain(..).partition(|port| wanted.iter().any(|w| port.serves(w)));
         self.ports = keep;
         for port in gone {
-            close(port, plane);
+            self.close(port, plane);
         }
         let mut first = Ok(());
         for w in wanted {
@@ -84,7 +91,7 @@ impl Ports {
                     port.rewant(w, plane, tunnel);
                 }
                 None => {
-                    let (port, opened) = Port::new(now, w, plane.queues());
+                    let (port, opened) = Port::new(now, w, &self.keeper, plane.queues());
                     self.ports.push(port);
                     first = first.and(opened);
                 }
@@ -114,7 +121,7 @@ impl Ports {
     pub fn handle_dead(&mut self, now: Instant, plane: &Plane, key: NicKey) {
         let dead = |port: &&mut Port| port.key() == Some(key);
         if let Some(port) = self.ports.iter_mut().find(dead) {
-            port.lose(now, plane);
+            port.lose(now, &self.keeper, plane);
         }
     }
 
@@ -128,7 +135,7 @@ impl Ports {
                 _ => false,
             });
             if gone && !port.is_there() {
-                port.lose(now, plane);
+                port.lose(now, &self.keeper, plane);
             }
         }
         let back = |e: &Event| matches!(e, Event::LinkNew(_) | Event::Overrun);
@@ -184,6 +191,16 @@ impl Ports {
         }
     }
 
+    fn close(&self, port: Port, plane: &Plane) {
+        if let Some(key) = port.key() {
+            plane.remove_nic(key);
+        }
+        info!(nic = %port.name(), "nic gone");
+        let index = port.nic().map(Nic::index);
+        drop(port);
+        index.into_iter().for_each(|index| self.keeper.release(index));
+    }
+
     fn renew_contracts(&self, plane: &Plane, peer: PeerId) {
         let tunnel = self.tunnels.get(&peer).copied();
         for port in self.ports.iter().filter(|p| p.wanted.peer == peer) {
@@ -196,7 +213,7 @@ impl Ports {
     fn reopen(&mut self, now: Instant, plane: &mut Plane, due: impl Fn(Instant) -> bool) {
         for port in &mut self.ports {
             if matches!(port.state, State::Gone { next } if due(next)) {
-                port.try_open(now, plane.queues());
+                port.try_open(now, &self.keeper, plane.queues());
             }
         }
         self.settle(plane);
@@ -204,8 +221,8 @@ impl Ports {
 }
 
 impl Port {
-    fn new(now: Instant, wanted: Wanted, queues: usize) -> (Self, Result<(), NicError>) {
-        let (state, opened) = match nic::open(&wanted.request, queues) {
+    fn new(now: Instant, wanted: Wanted, keeper: &Keeper, queues: usize) -> (Self, Result<(), NicError>) {
+        let (state, opened) = match open(&wanted.request, keeper, queues) {
             Ok((nic, queues)) => (State::Here { nic, queues, key: None }, Ok(())),
             Err(e) => (State::Gone { next: now + RETRY }, Err(e)),
         };
@@ -297,6 +314,8 @@ impl Port {
         };
         *key = Some(plane.add_nic(std::mem::take(queues), &setup));
         if self.wanted.request.side == Side::Server {
+            // Until there is a session the cable is out.
+            self.up = true;
             info!(nic = %nic.name(), mac = %self.wanted.request.spec.mac, mode = %nic.mode(), "nic ready");
         }
     }
@@ -310,6 +329,7 @@ impl Port {
         let (name, request) = (nic.name().clone(), &self.wanted.request);
         let done = match request.side {
             Side::Client => nic.set_up(up),
+            Side::Server if request.configure => nic.set_carrier(up),
             Side::Server => Ok(()),
         };
         match (done, request.side, up) {
@@ -325,8 +345,9 @@ impl Port {
         }
     }
 
-    fn lose(&mut self, now: Instant, plane: &Plane) {
+    fn lose(&mut self, now: Instant, keeper: &Keeper, plane: &Plane) {
         let State::Here { nic, key, .. } = &self.state else { return };
+        keeper.release(nic.index());
         warn!(nic = %nic.name(), "the interface is gone; it is opened again as soon as that is possible");
         if let Some(key) = key {
             plane.remove_nic(*key);
@@ -335,8 +356,8 @@ impl Port {
         self.state = State::Gone { next: now + RETRY };
     }
 
-    fn try_open(&mut self, now: Instant, queues: usize) {
-        match nic::open(&self.wanted.request, queues) {
+    fn try_open(&mut self, now: Instant, keeper: &Keeper, queues: usize) {
+        match open(&self.wanted.request, keeper, queues) {
             Ok((nic, queues)) => {
                 info!(nic = %self.name(), "the interface is back");
                 self.state = State::Here { nic, queues, key: None };
@@ -349,9 +370,10 @@ impl Port {
     }
 }
 
-fn close(port: Port, plane: &Plane) {
-    if let Some(key) = port.key() {
-        plane.remove_nic(key);
+fn open(request: &NicRequest, keeper: &Keeper, queues: usize) -> Result<(Nic, Vec<Queue>), NicError> {
+    let (nic, queues) = nic::open_with(keeper, request, queues)?;
+    if let Err(e) = keeper.guard(&nic, request.side) {
+        warn!(nic = %nic.name(), "nobody will take this interface down if tap-rs is killed: {e}");
     }
-    info!(nic = %port.name(), "nic gone");
+    Ok((nic, queues))
 }

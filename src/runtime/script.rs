@@ -1,5 +1,5 @@
 //! Runs a script that the server pushed, on the client, as root: under a policy that the client sets, and cut
-//! off from everything that the client has open.
+//! off from everything that the client has open. A child of the [keeper](super::keeper) does.
 //!
 //! ```text
 //! bytes → allowed? → interpreter? → sealed memfd → INTERPRETER /proc/self/fd/N → lines → log
@@ -14,7 +14,7 @@
 //! What it leaves behind: a script that ends by itself may leave processes running (that is how one starts a
 //! daemon), and nothing is done to them. They should not keep the script's output: the pipe is closed soon after
 //! the script's end, and writing to it then kills. A script that runs out of time takes its whole group along;
-//! only what moved into a session of its own stays. The same holds when [`run`]'s future is dropped.
+//! only what moved into a session of its own stays. The same holds when [`run_with`]'s future is dropped.
 //!
 //! Not here: that one script runs once (the caller remembers hashes), and where the bytes come from.
 
@@ -37,19 +37,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe;
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::info;
-
 use crate::config::ScriptPolicy;
 use crate::sys::poll::await_readable;
 use crate::sys::process::signal_group;
 use crate::sys::script::{confine, pidfd, sealed_memfd};
 use output::Output;
+use sha2::{Digest, Sha256};
 pub use shebang::BadInterpreter;
 use shebang::Interpreter;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// A script that the policy lets through.
 #[derive(Clone, Copy)]
@@ -119,6 +117,9 @@ pub enum ScriptError {
         "the script's interpreter {0} does not start on this box ({1}); install it, or write the script for /bin/sh"
     )]
     Start(&'static str, io::Error),
+    /// The keeper did not run it.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The kernel refused something on the way.
     #[error("the script could not be run: {0}")]
     Io(#[from] io::Error),
@@ -138,12 +139,12 @@ pub fn allowed(policy: &ScriptPolicy, bytes: &[u8]) -> Result<[u8; 32], Refused>
     }
 }
 
-/// Runs a script to its end or its limit, and logs what it says. Needs a tokio runtime with time and I/O.
+/// Whether the script's first line names an interpreter that may run it.
 ///
 /// # Errors
-/// The script did not start; a script that starts and fails is an [`Outcome`].
-pub async fn run(script: Script<'_>) -> Result<Outcome, ScriptError> {
-    run_with(script, |line| info!("script: {line}")).await
+/// It does not.
+pub fn check(script: &[u8]) -> Result<(), BadInterpreter> {
+    Interpreter::of(script).map(drop)
 }
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -152,7 +153,12 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long a descriptor that some child keeps open is listened to after the script's end.
 const DRAIN: Duration = Duration::from_millis(250);
 
-async fn run_with(script: Script<'_>, say: impl FnMut(&str)) -> Result<Outcome, ScriptError> {
+/// Runs a script to its end or its limit, and gives what it says to `say`, line by line. Needs a tokio runtime with
+/// time and I/O.
+///
+/// # Errors
+/// The script did not start; a script that starts and fails is an [`Outcome`].
+pub async fn run_with(script: Script<'_>, say: impl FnMut(&str)) -> Result<Outcome, ScriptError> {
     let interpreter = Interpreter::of(script.bytes)?;
     let text = sealed_memfd(script.bytes)?;
     let (reader, writer) = io::pipe()?;

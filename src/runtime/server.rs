@@ -6,6 +6,7 @@ mod roster;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 use rand::rngs::StdRng;
@@ -17,9 +18,11 @@ use self::advice::Advice;
 use self::roster::Roster;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::daemon::Background;
+use super::keeper::Keeper;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
+use super::sandbox::{self, Sandbox};
 use super::status::{Listener, Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
@@ -38,12 +41,12 @@ pub async fn run(
     config: ServerConfig,
     path: &std::path::Path,
     overrides: &Overrides,
+    keeper: Rc<Keeper>,
     daemon: Option<Background>,
 ) -> Result<u8, Failure> {
     let file = ConfigFile { path: path.to_owned(), overrides: overrides.clone() };
-    let mut host = Host::start(config, file)?;
-    let mut daemon = daemon;
-    if let Some(daemon) = &mut daemon {
+    let mut host = Host::start(config, file, keeper)?;
+    if let Some(mut daemon) = daemon {
         daemon.started();
     }
     host.live().await
@@ -66,6 +69,9 @@ struct Host {
     links: LinkEvents,
     signals: Signals,
     local: SocketAddr,
+    _sandbox: Sandbox,
+    /// Both ends of each client's path, as long as it has a session.
+    tunnels: BTreeMap<PeerId, (SocketAddr, SocketAddr)>,
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
@@ -83,7 +89,7 @@ struct Heard {
 }
 
 impl Host {
-    fn start(config: ServerConfig, file: ConfigFile) -> Result<Self, Failure> {
+    fn start(config: ServerConfig, file: ConfigFile, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = Instant::now();
         let cannot = |what: String, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let params = ServerParams {
@@ -95,6 +101,8 @@ impl Host {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
         let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
+        let status = Listener::open(&file.path);
+        let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
             Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
@@ -103,14 +111,16 @@ impl Host {
             server,
             plane,
             notices,
-            ports: Ports::default(),
+            ports: Ports::new(keeper),
             roster: Roster::default(),
             links,
             signals,
             local,
+            _sandbox: sandbox,
+            tunnels: BTreeMap::new(),
             paths: BTreeMap::new(),
             advice: Advice::default(),
-            status: Listener::open(&file.path),
+            status,
             started: now,
             heard: BTreeMap::new(),
             file,
@@ -118,6 +128,7 @@ impl Host {
         };
         let config = host.config.clone();
         host.adopt(now, &config)?;
+        sandbox::filter();
         info!(bind = %local, clients = config.clients.len(), "server started");
         Ok(host)
     }
@@ -126,8 +137,8 @@ impl Host {
         loop {
             self.drain(Instant::now());
             let due = [self.server.poll_timeout(), self.ports.poll_timeout()].into_iter().flatten().min();
+            // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
-                biased;
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop()),
                     Wish::Reload => self.reload(Instant::now()),
@@ -208,6 +219,7 @@ impl Host {
             self.drain(now);
             self.plane.remove_peer(*id);
             self.paths.remove(id);
+            self.tunnels.remove(id);
             self.heard.remove(id);
             self.ports.set_live(&mut self.plane, *id, None);
         }
@@ -246,12 +258,19 @@ impl Host {
                 info!(%client, endpoint = %path.remote, "client moved");
                 self.go_live(now, peer, path);
             }
-            Event::Silent => info!(%client, "the client is silent"),
-            Event::Answers => info!(%client, "the client answers again"),
+            Event::Silent => {
+                info!(%client, "the client is silent");
+                self.ports.set_live(&mut self.plane, peer, None);
+            }
+            Event::Answers => {
+                info!(%client, "the client answers again");
+                self.ports.set_live(&mut self.plane, peer, self.tunnels.get(&peer).copied());
+            }
             Event::Bye => info!(%client, "session ended: the client has stopped"),
             Event::Lost => {
                 info!(%client, "no session");
                 self.paths.remove(&peer);
+                self.tunnels.remove(&peer);
                 self.ports.set_live(&mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
@@ -309,6 +328,7 @@ impl Host {
         let local = path
             .local
             .map_or_else(|| any_like(path.remote, self.local.port()), |ip| (ip, self.local.port()).into());
+        self.tunnels.insert(peer, (local, path.remote));
         self.ports.set_live(&mut self.plane, peer, Some((local, path.remote)));
     }
 
@@ -371,6 +391,20 @@ impl Host {
 /// Each allowed AEAD, with a pre-shared key and without: which it is to be depends on the client.
 fn suites(config: &ServerConfig) -> Vec<Suite> {
     config.suites.iter().flat_map(|s| [s.with_psk(false), s.with_psk(true)]).collect()
+}
+
+/// Where a reload may read: beside the config file, and where the files that it names are.
+fn folders(config_file: &std::path::Path, config: &ServerConfig) -> Vec<PathBuf> {
+    let own = [config_file, &config.common.private_key];
+    let files = own.into_iter().chain(config.files.iter().map(PathBuf::as_path));
+    let folder = |file: &std::path::Path| match file.parent() {
+        Some(folder) if folder != std::path::Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut folders: Vec<_> = files.map(folder).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    folders
 }
 
 fn bind_failed(bind: SocketAddr, e: &std::io::Error) -> Failure {

@@ -19,5 +19,5 @@ mod text;
 pub use ask::{AskError, ask};
 pub use command::command;
 pub use model::Snapshot;
-pub use socket::Listener;
+pub use socket::{FOLDER, Listener};
 pub use text::render;

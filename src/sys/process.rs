@@ -103,13 +103,18 @@ pub fn is_root() -> bool {
 /// True where the process with this id runs a program of our name. An id from a file may have been given to another
 /// program since.
 pub fn is_like_us(pid: u32) -> bool {
+    is_like(pid, std::process::id())
+}
+
+/// The same for the name of another process.
+pub fn is_like(pid: u32, other: u32) -> bool {
     let name = |of: &dyn Display| std::fs::read_to_string(format!("/proc/{of}/comm")).ok();
     // A process that has ended keeps its name until it is waited for.
     let ended = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
     };
-    name(&pid).is_some_and(|theirs| name(&"self") == Some(theirs)) && !ended()
+    name(&pid).is_some_and(|theirs| name(&other) == Some(theirs)) && !ended()
 }
 
 /// Lives in a daemon until it works, while the command that started it waits in the foreground.
@@ -130,9 +135,7 @@ impl Foreground {
 ///
 /// To be called while the process has one thread; refused otherwise.
 pub fn daemonize() -> io::Result<Foreground> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("a process with several threads cannot become a daemon"));
-    }
+    alone("become a daemon")?;
     let (mut status, foreground) = io::pipe()?;
     if fork()? {
         drop(foreground);
@@ -147,6 +150,108 @@ pub fn daemonize() -> io::Result<Foreground> {
         exit_now(0);
     }
     Ok(Foreground(foreground))
+}
+
+/// A copy of this process that was started with [`split`].
+#[derive(Debug)]
+pub struct Copy(libc::pid_t);
+
+impl Copy {
+    /// Waits for its end.
+    pub fn wait(&self) {
+        let mut status = 0;
+        loop {
+            // SAFETY: the kernel writes one `int`.
+            match check(unsafe { libc::waitpid(self.0, &mut status, 0) }) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // Also where it is nobody's to wait for.
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Goes on in two processes: `Some` in the one that was there before, `None` in its copy, which ends with [`leave`].
+///
+/// To be called while the process has one thread; refused otherwise.
+pub fn split() -> io::Result<Option<Copy>> {
+    alone("fork")?;
+    // SAFETY: `alone` has made sure that there is one thread, so that no lock stays taken in the child.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(None),
+        child => Ok(Some(Copy(child))),
+    }
+}
+
+/// The process that started this one.
+pub fn parent() -> u32 {
+    std::os::unix::process::parent_id()
+}
+
+/// What process lists show for the calling thread; 15 bytes of it.
+pub fn set_name(name: &CStr) {
+    // SAFETY: the string ends in zero and outlives the call.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Ends this process at once, without destructors and exit handlers.
+pub fn leave(status: u8) -> ! {
+    exit_now(status.into())
+}
+
+/// Leaves the group and the terminal that this process was started in, and lives on when those are told to stop; its
+/// children need not be waited for.
+pub fn stand_apart() {
+    let ignored = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGPIPE, libc::SIGCHLD];
+    // SAFETY: no pointers. `setsid` fails where there is nothing to do.
+    unsafe {
+        libc::setsid();
+        for signal in ignored {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+    }
+}
+
+/// Takes signals as a process does that was just started; undoes what [`stand_apart`] did to them.
+pub fn take_signals_again() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGCHLD] {
+        // SAFETY: no pointers to functions of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Closes every descriptor but the standard three and `keep`.
+///
+/// For a copy of a process only: whoever owns those descriptors must not be dropped any more.
+pub fn close_others(keep: BorrowedFd<'_>) {
+    let keep = c_uint::try_from(keep.as_raw_fd()).unwrap_or(2);
+    let close = |from: c_uint, to: c_uint| {
+        if from <= to {
+            // SAFETY: no pointers. The caller gives the descriptors up. Kernels before 5.9 leave them open.
+            unsafe { libc::close_range(from, to, 0) };
+        }
+    };
+    close(3, keep.saturating_sub(1));
+    close(keep.saturating_add(1).max(3), c_uint::MAX);
+}
+
+/// Becomes nobody, for good, with no privileges and no way back to any. Does nothing where this is not root.
+pub fn become_nobody() {
+    const NOBODY: c_uint = 65_534;
+    // SAFETY: no pointers but an empty list. One thread, so that all of the process changes.
+    unsafe {
+        libc::setgroups(0, ptr::null());
+        libc::setresgid(NOBODY, NOBODY, NOBODY);
+        libc::setresuid(NOBODY, NOBODY, NOBODY);
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as libc::c_ulong, 0, 0, 0);
+    }
+}
+
+fn alone(what: &str) -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() == 1 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("a process with several threads cannot {what}")))
 }
 
 /// True in the parent.

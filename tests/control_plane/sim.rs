@@ -332,7 +332,8 @@ impl Sim {
 
     fn arrive(&mut self, d: Datagram) {
         let now = self.now;
-        let from = Path { remote: d.from, local: None };
+        // As a socket says it: with the address that it came to.
+        let from = Path { remote: d.from, local: Some(d.to.ip()) };
         if d.to == self.client_addr {
             if Header::decode(&d.bytes).is_ok_and(|h| h.kind != Type::Data) {
                 if let Err(reason) = self.client.handle_datagram(now, &d.bytes) {

@@ -236,3 +236,48 @@ fn hosts_file(ns: &Ns) -> std::path::PathBuf {
     fs::create_dir_all(&dir).unwrap();
     dir.join("hosts")
 }
+
+#[test]
+fn a_flood_of_garbage_costs_neither_the_session_nor_memory() {
+    needs_root!();
+    let lab = Lab::new();
+    let (server, client) = lab.up_plain();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    tcp(&site.lan, &lab.server, nic.ip, 1_000_000, 1_000_000);
+    let before = server.rss_kb();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
+    let sent = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let socket = site.client.inside(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+            socket.connect(site.server_addr).unwrap();
+            // Handshakes that look right at first, and what looks like nothing.
+            let kinds: Vec<Vec<u8>> = (0..=255u8)
+                .map(|n| [&[n % 6, 1, 1, 0][..], &[n; 236]].concat())
+                .map(|mut bytes| {
+                    bytes.truncate(4 + usize::from(bytes[10]) % 237);
+                    bytes
+                })
+                .collect();
+            let mut sent = 0u64;
+            while !stopped() {
+                for bytes in &kinds {
+                    sent += u64::from(socket.send(bytes).is_ok());
+                }
+            }
+            sent
+        });
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            tcp(&site.lan, &lab.server, nic.ip, 500_000, 500_000);
+            client.rekey();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        flood.join().unwrap()
+    });
+    let grown = server.rss_kb().saturating_sub(before);
+    assert!(sent > 100_000, "only {sent} datagrams were sent");
+    assert!(grown < 1024, "{grown} kB more for {sent} datagrams");
+    assert_eq!(client.count(&[SESSION]), 1, "the session is still the first one");
+    site.lan.ping(nic.ip);
+}

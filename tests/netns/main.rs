@@ -10,6 +10,7 @@ mod demo;
 mod faults;
 mod forward;
 mod identity;
+mod keeper;
 mod mistakes;
 mod path;
 mod push;

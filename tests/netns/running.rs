@@ -160,3 +160,32 @@ fn the_server_learns_the_clients_load() {
     let (server, _client) = lab.up_plain();
     server.wait_for_log(&["client report", "site0", "load="], SOON);
 }
+
+#[test]
+fn the_servers_tap_has_a_carrier_while_there_is_a_session_and_keeps_its_addresses() {
+    needs_root!();
+    let lab = Lab::new();
+    let nic = &lab.sites[0].nics[0];
+    let tap = || lab.server.ip(&format!("addr show {}", nic.on_server));
+    let until = |plugged: bool| {
+        let end = Instant::now() + SOON;
+        while tap().contains("LOWER_UP") != plugged {
+            assert!(Instant::now() < end, "plugged: {plugged}: {}", tap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let text = tap();
+        for ip in [nic.ip, nic.ip6] {
+            assert!(text.contains(&ip.to_string()), "{text}");
+        }
+    };
+    let _server = lab.start_server(&Edit::default());
+    until(false);
+    for _ in 0..2 {
+        let mut client = lab.start_client(0, &Edit::default());
+        until(true);
+        lab.sites[0].lan.ping(nic.ip);
+        lab.sites[0].lan.ping(nic.ip6);
+        client.terminate();
+        until(false);
+    }
+}

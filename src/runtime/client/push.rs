@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use tracing::{debug, info, warn};
 
@@ -11,8 +12,9 @@ use super::{Bytes, Waiting};
 use crate::config::{ClientConfig, Limits, NicSource};
 use crate::nic::{NicRequest, Side};
 use crate::proto::client::SERVER;
+use crate::runtime::keeper::Keeper;
 use crate::runtime::ports::Wanted;
-use crate::runtime::script::{Outcome, Script, ScriptError, allowed, run};
+use crate::runtime::script::{Outcome, Script, ScriptError, allowed};
 use crate::types::{NicMode, NicSpec};
 use crate::wire::control::PushState;
 use crate::wire::push::{Push, PushError, PushedNic};
@@ -44,8 +46,8 @@ pub struct Nics {
 }
 
 /// The pushes of this run.
-#[derive(Default)]
 pub struct Pushes {
+    keeper: Rc<Keeper>,
     /// Scripts that have run to a good end, by hash: each runs once.
     done: HashSet<[u8; 32]>,
     running: Option<Running>,
@@ -69,6 +71,11 @@ struct Policy {
 }
 
 impl Pushes {
+    /// None so far. Scripts are run by the keeper.
+    pub fn new(keeper: Rc<Keeper>) -> Self {
+        Self { keeper, done: HashSet::new(), running: None, ready: None, waiting: None }
+    }
+
     /// A blob has come. What comes of it is told by [`Self::next`].
     pub fn take(&mut self, revision: u64, blob: &[u8], config: &ClientConfig) {
         let remote = matches!(config.nics, NicSource::Remote { .. });
@@ -127,7 +134,8 @@ impl Pushes {
             Ok(hash) => {
                 info!(bytes = push.script.len(), "running the pushed script");
                 let (bytes, limit): (Bytes, _) = (push.script.into(), policy.limit);
-                let ended = Box::pin(async move { run(Script { bytes: &bytes, limit }).await });
+                let keeper = Rc::clone(&self.keeper);
+                let ended = Box::pin(async move { keeper.run(Script { bytes: &bytes, limit }).await });
                 self.running = Some(Running { revision, hash, nics, ended });
             }
             Err(e) => {

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::Waiting;
 use crate::config::{Host, ServerAddr};
+use crate::runtime::keeper::Keeper;
 
 /// How long a name that does not resolve is left alone.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -15,6 +17,7 @@ const MOST: usize = 64;
 
 /// Resolves one name, again and again. Several addresses are tried in turn.
 pub struct Resolver {
+    keeper: Rc<Keeper>,
     server: ServerAddr,
     /// Which of the addresses comes next.
     turn: usize,
@@ -22,16 +25,17 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Starts with the first look-up.
-    pub fn new(server: ServerAddr) -> Self {
-        let waiting = Some(look_up(server.clone(), Duration::ZERO));
-        Self { server, turn: 0, waiting }
+    /// Starts with the first look-up. The keeper does the work.
+    pub fn new(server: ServerAddr, keeper: Rc<Keeper>) -> Self {
+        let mut resolver = Self { keeper, server, turn: 0, waiting: None };
+        resolver.start(Duration::ZERO);
+        resolver
     }
 
     /// The server cannot be reached where it was last.
     pub fn again(&mut self) {
         if self.waiting.is_none() && matches!(self.server.host, Host::Name(_)) {
-            self.waiting = Some(look_up(self.server.clone(), Duration::ZERO));
+            self.start(Duration::ZERO);
         }
     }
 
@@ -43,7 +47,7 @@ impl Resolver {
         let addresses = match found {
             Ok(addresses) if !addresses.is_empty() => addresses,
             other => {
-                self.waiting = Some(look_up(self.server.clone(), PAUSE));
+                self.start(PAUSE);
                 let nothing = || io::Error::other("the name has no address");
                 return Err(other.err().unwrap_or_else(nothing));
             }
@@ -52,16 +56,17 @@ impl Resolver {
         self.turn = self.turn.wrapping_add(1);
         address.ok_or_else(|| io::Error::other("the name has no address"))
     }
-}
 
-fn look_up(server: ServerAddr, after: Duration) -> Waiting<io::Result<Vec<SocketAddr>>> {
-    Box::pin(async move {
-        tokio::time::sleep(after).await;
-        match &server.host {
-            Host::Ip(ip) => Ok(vec![(*ip, server.port).into()]),
-            Host::Name(name) => Ok(tokio::net::lookup_host((name.as_str(), server.port)).await?.collect()),
-        }
-    })
+    fn start(&mut self, after: Duration) {
+        let (server, keeper) = (self.server.clone(), Rc::clone(&self.keeper));
+        self.waiting = Some(Box::pin(async move {
+            tokio::time::sleep(after).await;
+            match &server.host {
+                Host::Ip(ip) => Ok(vec![(*ip, server.port).into()]),
+                Host::Name(name) => keeper.look_up(name, server.port).await,
+            }
+        }));
+    }
 }
 
 #[cfg(test)]
@@ -74,9 +79,17 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_is_its_own_answer_and_asked_once() {
-        let mut resolver = Resolver::new(server(Host::Ip([192, 0, 2, 1].into())));
+        let mut resolver = Resolver::new(server(Host::Ip([192, 0, 2, 1].into())), Keeper::absent().into());
         assert_eq!(resolver.next().await.unwrap(), ([192, 0, 2, 1], 7).into());
         resolver.again();
         assert!(resolver.waiting.is_none());
+    }
+
+    #[tokio::test]
+    async fn without_a_keeper_a_name_is_tried_again_later() {
+        let name = Host::Name("tunnel.example.net".into());
+        let mut resolver = Resolver::new(server(name), Keeper::absent().into());
+        assert!(resolver.next().await.unwrap_err().to_string().contains("restart"));
+        assert!(resolver.waiting.is_some());
     }
 }

@@ -1,8 +1,7 @@
 use super::*;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 fn alone<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -134,7 +133,7 @@ fn an_interpreter_off_the_list_is_not_started() {
     fs::set_permissions(&evil, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let text = format!("#!{}\n", evil.display());
     let script = Script { bytes: text.as_bytes(), limit: Duration::from_secs(5) };
-    let error = alone(run(script)).unwrap_err();
+    let error = alone(run_with(script, |_| ())).unwrap_err();
     assert!(
         matches!(error, ScriptError::Interpreter(_)) && error.to_string().contains("#!/bin/sh"),
         "{error}"
@@ -243,28 +242,4 @@ fn huge_output_is_read_to_the_end_and_mostly_not_shown() {
 #[test]
 fn endless_output_does_not_keep_the_limit_from_coming() {
     assert_eq!(run_for(Duration::from_millis(300), "yes").0, Outcome::TimedOut);
-}
-
-#[test]
-fn output_goes_to_the_log_line_by_line() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-    impl Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let sink = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone()).finish();
-    let outcome = tracing::subscriber::with_default(subscriber, || {
-        alone(run(Script { bytes: b"echo one; echo two >&2", limit: Duration::from_secs(30) }))
-    });
-    assert_eq!(outcome.unwrap(), Outcome::Exited(0));
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.len() == 2 && lines[0].contains("INFO") && lines[0].ends_with("script: one"), "{text}");
 }

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::Snapshot;
 
 /// Where the sockets are (FHS 3.0, 3.15).
-pub(super) const FOLDER: &str = "/run/tap-rs";
+pub const FOLDER: &str = "/run/tap-rs";
 
 /// How long a reader may take for its document.
 const PATIENCE: Duration = Duration::from_secs(5);

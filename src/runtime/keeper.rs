@@ -1,0 +1,282 @@
+//! The keeper: a small copy of this process that stays root, so that the one that faces the network need not.
+//!
+//! ```text
+//!   start ──split──▶ keeper: root, one thread, asleep; no sockets, no keys, no network input
+//!     │                ▲ "open /dev/net/tun"  "open mv0's device"  "run this script"  "resolve this name"
+//!     │                │ descriptors, lines, addresses
+//!     └──▶ the tunnel: CAP_NET_ADMIN and nothing else
+//! ```
+//!
+//! It does four things and checks each itself: it opens the devices of taps and macvtaps; it runs a pushed script if
+//! *its* copy of the policy allows that, in a child; it has a child without any rights resolve a name; and when the
+//! line to it breaks, however the tunnel came to its end, it takes down what must not stay up.
+//!
+//! The line is a pair of sockets. Questions are answered one by one, at once; what takes longer goes on in a child with
+//! a line of its own.
+
+mod serve;
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as Stream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tracing::info;
+
+use super::script::{self, Outcome, Script, ScriptError};
+use crate::config::ScriptPolicy;
+use crate::nic::{Devices, Nic, Side};
+use crate::sys::process::{Copy, split};
+use crate::sys::script::sealed_memfd;
+use crate::sys::unix::Messages;
+use crate::types::NicName;
+
+/// Longest question and answer, in bytes.
+const ROOM: usize = 512;
+
+/// What the keeper goes by. It has it from the config, before anything has come from the network.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Which scripts may run.
+    pub script: ScriptPolicy,
+    /// The pid file, to be removed at the end.
+    pub pid: Option<PathBuf>,
+}
+
+/// The tunnel's end of the line. When it is dropped the keeper ends, and is waited for.
+#[derive(Debug)]
+pub struct Keeper {
+    line: Option<Messages>,
+    copy: Option<Copy>,
+}
+
+/// Starts the keeper. To be called while the process has one thread.
+pub fn start(rules: Rules) -> io::Result<Keeper> {
+    let (ours, theirs) = Messages::pair()?;
+    match split()? {
+        Some(copy) => Ok(Keeper { line: Some(ours), copy: Some(copy) }),
+        None => serve::run(theirs, rules),
+    }
+}
+
+/// What is asked, by its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Question {
+    /// `/dev/net/tun`.
+    Tun = b't',
+    /// A macvtap's device: number, name.
+    Macvtap = b'm',
+    /// To look after an interface: number, 1 for a client's.
+    Guard = b'g',
+    /// Not to any more: number.
+    Release = b'r',
+    /// Whether a process is one of ours: number.
+    Runs = b'l',
+    /// To run a script: limit in milliseconds; with its text and a line.
+    Script = b's',
+    /// To resolve a name: port, name; with a line.
+    Resolve = b'd',
+}
+
+impl Question {
+    const ALL: [Self; 7] =
+        [Self::Tun, Self::Macvtap, Self::Guard, Self::Release, Self::Runs, Self::Script, Self::Resolve];
+}
+
+impl Keeper {
+    /// One that has ended.
+    #[cfg(test)]
+    pub fn absent() -> Self {
+        Self { line: None, copy: None }
+    }
+
+    /// From now on takes the interface down, or away, when this process ends without having put it back.
+    pub fn guard(&self, nic: &Nic, side: Side) -> io::Result<()> {
+        let [a, b, c, d] = nic.index().to_ne_bytes();
+        self.ask(Question::Guard, &[a, b, c, d, u8::from(side == Side::Client)], &[]).map(drop)
+    }
+
+    /// The interface has been put back, or is gone.
+    pub fn release(&self, index: u32) {
+        // A keeper that is gone has nothing to be told.
+        let _ = self.ask(Question::Release, &index.to_ne_bytes(), &[]);
+    }
+
+    /// Has a script run to its end or its limit, and logs what it says. Dropped, it ends the script.
+    ///
+    /// # Errors
+    /// As [`script::run_with`].
+    pub async fn run(&self, script: Script<'_>) -> Result<Outcome, ScriptError> {
+        script::check(script.bytes)?;
+        let limit = u64::try_from(script.limit.as_millis()).unwrap_or(u64::MAX);
+        let text = sealed_memfd(script.bytes)?;
+        let mut line = self.hire(Question::Script, &limit.to_ne_bytes(), Some(text.as_fd()))?;
+        while let Some(said) = line.next().await? {
+            match Said::parse(&said) {
+                Some(Said::Line(text)) => info!("script: {text}"),
+                Some(Said::Ended(outcome)) => return Ok(outcome),
+                Some(Said::Failed(why)) => return Err(ScriptError::Elsewhere(why.to_owned())),
+                None => return Err(ScriptError::Elsewhere(format!("the keeper said {said:?}"))),
+            }
+        }
+        Err(io::Error::from(ErrorKind::UnexpectedEof).into())
+    }
+
+    /// The addresses of a name.
+    pub async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let question = [&port.to_ne_bytes()[..], name.as_bytes()].concat();
+        let mut line = self.hire(Question::Resolve, &question, None)?;
+        let mut found = Vec::new();
+        while let Some(said) = line.next().await? {
+            match said.parse() {
+                Ok(address) => found.push(address),
+                Err(_) => return Err(io::Error::other(said)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Has a child do something, and gives the line to it.
+    fn hire(&self, question: Question, rest: &[u8], with: Option<BorrowedFd<'_>>) -> io::Result<Lines> {
+        let (ours, theirs) = Stream::pair()?;
+        let fds: Vec<_> = with.into_iter().chain([theirs.as_fd()]).collect();
+        self.ask(question, rest, &fds)?;
+        ours.set_nonblocking(true)?;
+        Ok(Lines { from: UnixStream::from_std(ours)?, read: Vec::new() })
+    }
+
+    fn open(&self, question: Question, rest: &[u8]) -> io::Result<File> {
+        let file = self.ask(question, rest, &[])?.pop().ok_or(ErrorKind::InvalidData)?;
+        Ok(file.into())
+    }
+
+    fn ask(&self, question: Question, rest: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>> {
+        let gone = || io::Error::other("the keeper has ended; restart tap-rs");
+        let line = self.line.as_ref().ok_or_else(gone)?;
+        line.send(&[&[question as u8], rest].concat(), fds)?;
+        match line.recv(&mut [0; ROOM])? {
+            ([], _) => Err(gone()),
+            ([0], fds) => Ok(fds),
+            ([_, a, b, c, d, text @ ..], _) => Err(match i32::from_ne_bytes([*a, *b, *c, *d]) {
+                0 => io::Error::other(String::from_utf8_lossy(text).into_owned()),
+                errno => io::Error::from_raw_os_error(errno),
+            }),
+            _ => Err(ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl Devices for Keeper {
+    fn tun(&self) -> io::Result<File> {
+        self.open(Question::Tun, &[])
+    }
+
+    fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File> {
+        self.open(Question::Macvtap, &[&index.to_ne_bytes()[..], name.as_str().as_bytes()].concat())
+    }
+
+    fn runs(&self, process: u32) -> bool {
+        self.ask(Question::Runs, &process.to_ne_bytes(), &[]).is_ok()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.line.take());
+        self.copy.iter().for_each(Copy::wait);
+    }
+}
+
+/// Lines of text from a child of the keeper's.
+struct Lines {
+    from: UnixStream,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line; `None`: there are no more.
+    async fn next(&mut self) -> io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.read.iter().position(|b| *b == b'\n') {
+                let rest = self.read.split_off(end.saturating_add(1));
+                let mut line = std::mem::replace(&mut self.read, rest);
+                line.pop();
+                return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
+            }
+            self.from.readable().await?;
+            let mut bytes = [0; 4096];
+            match self.from.try_read(&mut bytes) {
+                Ok(0) => return Ok(None),
+                Ok(n) => self.read.extend_from_slice(bytes.get(..n).unwrap_or_default()),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// One line about a script.
+#[derive(Debug, PartialEq, Eq)]
+enum Said<'a> {
+    /// It printed this.
+    Line(&'a str),
+    /// It has ended.
+    Ended(Outcome),
+    /// It was not run.
+    Failed(&'a str),
+}
+
+impl<'a> Said<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (tag, rest) = line.split_once(' ')?;
+        Some(match tag {
+            "line" => Self::Line(rest),
+            "exited" => Self::Ended(Outcome::Exited(rest.parse().ok()?)),
+            "signaled" => Self::Ended(Outcome::Signaled(rest.parse().ok()?)),
+            "late" => Self::Ended(Outcome::TimedOut),
+            "failed" => Self::Failed(rest),
+            _ => return None,
+        })
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Line(text) => format!("line {text}\n"),
+            Self::Ended(Outcome::Exited(n)) => format!("exited {n}\n"),
+            Self::Ended(Outcome::Signaled(n)) => format!("signaled {n}\n"),
+            Self::Ended(Outcome::TimedOut) => "late -\n".to_owned(),
+            Self::Failed(why) => format!("failed {}\n", why.replace('\n', " ")),
+        }
+    }
+}
+
+/// How long a child waits for the tunnel to take a line.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_script_crosses_as_it_is() {
+        for said in [
+            Said::Line(""),
+            Said::Line("a b  c"),
+            Said::Ended(Outcome::Exited(7)),
+            Said::Ended(Outcome::Signaled(9)),
+            Said::Ended(Outcome::TimedOut),
+            Said::Failed("no such thing"),
+        ] {
+            let text = said.text();
+            assert_eq!(Said::parse(text.strip_suffix('\n').unwrap()), Some(said));
+        }
+        for bad in ["", "line", "exited x", "exited 256", "else 1"] {
+            assert_eq!(Said::parse(bad), None);
+        }
+    }
+}

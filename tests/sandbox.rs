@@ -1,0 +1,139 @@
+//! What the tunnel has given up is really gone: each act is tried from inside.
+//!
+//! Without the usual harness: this program runs itself in the role of the tunnel, once for each act.
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tap_rs::config::ScriptPolicy;
+use tap_rs::runtime::keeper::{self, Rules};
+use tap_rs::runtime::sandbox;
+use tap_rs::runtime::script::Script;
+use tap_rs::sys::process;
+use tap_rs::sys::unix::Messages;
+
+const ROLE: &str = "TAP_RS_TEST_SANDBOX";
+const FOLDER: &str = "TAP_RS_TEST_SANDBOX_FOLDER";
+
+/// What is tried, and what becomes of it; a number is an error of the kernel's.
+const ACTS: &[(&str, &str)] = &[
+    // What the tunnel does all the time.
+    ("read a file beside the config", "done"),
+    ("open a UDP socket", "done"),
+    ("look at interfaces", "done"),
+    ("talk to a child of the keeper's", "done"),
+    // What it never does.
+    ("read /etc/shadow", "13"),
+    ("read another process's memory map", "13"),
+    ("write a file beside the config", "13"),
+    ("make a file in /tmp", "13"),
+    ("open /dev/net/tun", "13"),
+    ("read a file by a name with dots in it", "13"),
+    ("bind a TCP socket", "13"),
+    ("start a program", "1"),
+    ("start a thread", "1"),
+    ("make a device", "1"),
+    ("change files' modes", "1"),
+    ("become another program", "killed"),
+    ("enter a namespace", "killed"),
+    ("mount", "killed"),
+];
+
+fn main() {
+    if let Ok(act) = env::var(ROLE) {
+        let folder = env::var(FOLDER).unwrap();
+        return report(be_the_tunnel(&act, Path::new(&folder)));
+    }
+    what_the_tunnel_has_no_need_of_is_refused();
+    the_keeper_runs_no_script_that_its_own_policy_does_not_allow();
+}
+
+/// A tunnel that has been taken over asks for a script that the config does not allow.
+fn the_keeper_runs_no_script_that_its_own_policy_does_not_allow() {
+    let folder = tempfile::tempdir().unwrap();
+    let proof = folder.path().join("proof");
+    let text = format!("touch {}", proof.display());
+    let policies = [ScriptPolicy::Never, ScriptPolicy::Pinned(vec![[7; 32]]), ScriptPolicy::Any];
+    // As in the program: all of them before the first runtime.
+    let keepers = policies.map(|script| keeper::start(Rules { script, pid: None }).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (keeper, runs) in keepers.iter().zip([false, false, true]) {
+        let script = Script { bytes: text.as_bytes(), limit: Duration::from_secs(10) };
+        let outcome = runtime.block_on(keeper.run(script));
+        assert_eq!((outcome.is_ok(), proof.exists()), (runs, runs), "{outcome:?}");
+    }
+    println!("test the_keeper_runs_no_script_that_its_own_policy_does_not_allow ... ok");
+}
+
+fn what_the_tunnel_has_no_need_of_is_refused() {
+    if !process::is_root() {
+        println!("SKIPPED (needs root): what_the_tunnel_has_no_need_of_is_refused");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config"), "read me").unwrap();
+    for (act, expected) in ACTS {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.env(ROLE, act).env(FOLDER, folder.path()).stdin(Stdio::null());
+        let output = child.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let became = match output.status.signal() {
+            Some(libc::SIGSYS) => "killed".to_owned(),
+            _ => said,
+        };
+        assert_eq!(became, *expected, "{act}: {output:?}");
+    }
+    println!("test what_the_tunnel_has_no_need_of_is_refused ... ok");
+}
+
+fn report(result: std::io::Result<()>) {
+    match result {
+        Ok(()) => println!("done"),
+        Err(e) => println!("{}", e.raw_os_error().map_or(e.to_string(), |n| n.to_string())),
+    }
+}
+
+fn be_the_tunnel(act: &str, folder: &Path) -> std::io::Result<()> {
+    let config = folder.join("config");
+    let parent = process::parent();
+    sandbox::keep_secrets();
+    let _sandbox = sandbox::confine(&[folder.to_owned()]);
+    sandbox::filter();
+    let status = fs::read_to_string("/proc/self/status");
+    assert!(status.is_err(), "/proc is closed, too");
+    match act {
+        "read a file beside the config" => fs::read_to_string(config).map(|text| assert_eq!(text, "read me")),
+        "open a UDP socket" => UdpSocket::bind("127.0.0.1:0").map(drop),
+        "look at interfaces" => {
+            let mut netlink = tap_rs::nic::netlink::Netlink::open()?;
+            netlink.links().map(|links| assert!(!links.is_empty())).map_err(|e| e.error)
+        }
+        "talk to a child of the keeper's" => {
+            let (a, b) = Messages::pair()?;
+            a.send(b"x", &[])?;
+            b.recv(&mut [0; 4]).map(drop)
+        }
+        "read /etc/shadow" => File::open("/etc/shadow").map(drop),
+        "read another process's memory map" => File::open(format!("/proc/{parent}/maps")).map(drop),
+        "write a file beside the config" => OpenOptions::new().write(true).open(config).map(drop),
+        "make a file in /tmp" => File::create("/tmp/tap-rs-was-here").map(drop),
+        "open /dev/net/tun" => File::open("/dev/net/tun").map(drop),
+        "read a file by a name with dots in it" => File::open(folder.join("../../etc/passwd")).map(drop),
+        "bind a TCP socket" => TcpListener::bind("127.0.0.1:0").map(drop),
+        "start a program" => Command::new("/bin/true").status().map(drop),
+        "start a thread" => std::thread::Builder::new().spawn(|| ()).map(drop),
+        "make a device" => process::make_char_device(&folder.join("device"), 1, 3),
+        "change files' modes" => {
+            fs::set_permissions(config, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        }
+        "become another program" => Err(Command::new("/bin/true").exec()),
+        "enter a namespace" => process::new_netns(),
+        "mount" => process::mount_sysfs(folder),
+        other => panic!("no such act: {other}"),
+    }
+}
