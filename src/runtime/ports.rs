@@ -60,6 +60,8 @@ struct Port {
     counters: Arc<NicCounters>,
     state: State,
     up: bool,
+    /// When its interface is to be looked at: somebody may have changed it.
+    look: Option<Instant>,
 }
 
 /// All NICs.
@@ -138,7 +140,11 @@ impl Ports {
             if gone && !port.is_there() {
                 port.lose(now, &self.keeper, plane);
             }
+            if events.iter().any(|e| matches!(e, Event::LinkNew(link) if link.index == index)) {
+                port.look.get_or_insert(now);
+            }
         }
+        self.mend(now);
         let back = |e: &Event| matches!(e, Event::LinkNew(_) | Event::Overrun);
         if events.iter().any(back) && self.ports.iter().any(|p| matches!(p.state, State::Gone { .. })) {
             self.reopen(now, plane, |_| true);
@@ -151,11 +157,22 @@ impl Ports {
             State::Gone { next } => Some(next),
             _ => None,
         };
-        self.ports.iter().filter_map(next).min()
+        self.ports.iter().filter_map(next).chain(self.ports.iter().filter_map(|p| p.look)).min()
+    }
+
+    /// Looks at the interfaces that something has happened to, each once in a while: whoever keeps changing one is not
+    /// fought over it as fast as the machine can.
+    fn mend(&mut self, now: Instant) {
+        for port in &mut self.ports {
+            if port.look.take_if(|at| now >= *at).is_some() && port.mend() {
+                port.look = Some(now + RETRY);
+            }
+        }
     }
 
     /// Tries what is due.
     pub fn handle_timeout(&mut self, now: Instant, plane: &mut Plane) {
+        self.mend(now);
         self.reopen(now, plane, |next| now >= next);
     }
 
@@ -227,7 +244,7 @@ impl Port {
             Ok((nic, queues)) => (State::Here { nic, queues, key: None }, Ok(())),
             Err(e) => (State::Gone { next: now + RETRY }, Err(e)),
         };
-        (Self { wanted, counters: Arc::default(), state, up: false }, opened)
+        (Self { wanted, counters: Arc::default(), state, up: false, look: None }, opened)
     }
 
     fn name(&self) -> &NicName {
@@ -346,6 +363,24 @@ impl Port {
             }
             (Ok(()), Side::Client, false) => info!(nic = %name, "nic down until there is a session"),
             (Ok(()), Side::Server, _) => {}
+        }
+    }
+
+    /// True where something had to be put right, or could not be.
+    fn mend(&mut self) -> bool {
+        let State::Here { nic, key: Some(_), .. } = &mut self.state else { return false };
+        match nic.mend(&self.wanted.request, self.up) {
+            Ok(mended) => {
+                let what = mended.join(", ");
+                if !mended.is_empty() {
+                    warn!(nic = %nic.name(), "somebody has changed this interface; put right: {what}");
+                }
+                !mended.is_empty()
+            }
+            Err(e) => {
+                warn!(nic = %nic.name(), "somebody has changed this interface: {e}");
+                false
+            }
         }
     }
 
