@@ -58,22 +58,6 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    // The daemon is dropped last: whoever waits for it to start reads then why it did not.
-    live(config, path, overrides, daemon.as_mut()).or_else(|failure| {
-        if common.log == Level::Off {
-            return Err(failure);
-        }
-        tracing::error!("{failure}");
-        Ok(1)
-    })
-}
-
-fn live(
-    config: Config,
-    path: &Path,
-    overrides: &Overrides,
-    daemon: Option<&mut daemon::Background>,
-) -> Result<u8, Failure> {
     let keeper = keeper::start(rules(&config))
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
@@ -84,13 +68,19 @@ fn live(
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, path, keeper, daemon).await,
-            Config::Server(config) => server::run(config, path, overrides, keeper, daemon).await,
+            Config::Client(config) => client::run(config, path, keeper, &mut daemon).await,
+            Config::Server(config) => server::run(config, path, overrides, keeper, &mut daemon).await,
         }
     });
     // A name that is still being resolved does not keep the program.
     runtime.shutdown_background();
-    ended
+    ended.or_else(|failure| {
+        if common.log == Level::Off {
+            return Err(failure);
+        }
+        tracing::error!("{failure}");
+        Ok(1)
+    })
 }
 
 /// What the keeper goes by.

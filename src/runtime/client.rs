@@ -48,7 +48,7 @@ pub async fn run(
     config: ClientConfig,
     path: &std::path::Path,
     keeper: Rc<Keeper>,
-    daemon: Option<&mut Background>,
+    daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
     let mut session = Session::start(config, path, keeper)?;
     if let Some(daemon) = daemon {

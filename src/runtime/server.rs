@@ -42,7 +42,7 @@ pub async fn run(
     path: &std::path::Path,
     overrides: &Overrides,
     keeper: Rc<Keeper>,
-    daemon: Option<&mut Background>,
+    daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
     let file = ConfigFile { path: path.to_owned(), overrides: overrides.clone() };
     let mut host = Host::start(config, file, keeper)?;
