@@ -109,6 +109,13 @@ pub enum Command {
         /// As in `AddNic`.
         reply_arp: bool,
     },
+    /// Writes frames of control's own out of a NIC.
+    Announce {
+        /// Which NIC.
+        key: NicKey,
+        /// Whole frames, their checksums complete.
+        frames: Vec<Vec<u8>>,
+    },
     /// Closes a queue.
     RemoveNic(NicKey),
     /// Receives on a session from now on, and keeps the lane for when it is to be used.

@@ -53,7 +53,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let (config, warnings) = config::load(path, overrides)?;
     let common = config.common().clone();
     // Before anything starts a thread.
-    let daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
+    let mut daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
     log::start(common.log);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -68,8 +68,8 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, path, keeper, daemon).await,
-            Config::Server(config) => server::run(config, path, overrides, keeper, daemon).await,
+            Config::Client(config) => client::run(config, path, keeper, &mut daemon).await,
+            Config::Server(config) => server::run(config, path, overrides, keeper, &mut daemon).await,
         }
     });
     // A name that is still being resolved does not keep the program.

@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod announce;
 pub mod checksum;
 pub mod control;
 pub mod datagram;

@@ -118,6 +118,15 @@ impl End {
         (VnetHeader::from_bytes(vnet), frame.to_vec())
     }
 
+    /// The payload of a super-frame, which comes in runs where the worker was interrupted between its datagrams.
+    fn take_payload(&self, header: u16, len: usize) -> Vec<u8> {
+        let mut payload = Vec::new();
+        while payload.len() < len {
+            payload.extend(&self.take().1[usize::from(header)..]);
+        }
+        payload
+    }
+
     fn notice(&mut self) -> Notice {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -177,12 +186,13 @@ fn frames_of_every_size_cross_both_ways() {
         let frame = sample::tcp_frame(len % 2 == 0, len);
         let vnet = tcp_header(1400, &frame);
         client.put(vnet, &frame);
-        assert_eq!(server.take(), (vnet, frame));
+        let payload = &frame[usize::from(vnet.hdr_len)..];
+        assert_eq!(server.take_payload(vnet.hdr_len, payload.len()), payload);
     }
     let load = |n: &std::sync::atomic::AtomicU64| n.load(Relaxed);
     let frames = |e: &End| (load(&e.nic.uplink.frames), load(&e.nic.downlink.frames));
     client.await_that("the count", |e| frames(e) == (7, 3));
-    server.await_that("the count", |e| frames(e) == (3, 7));
+    server.await_that("the count", |e| frames(e).0 == 3 && frames(e).1 >= 7);
     assert_eq!(server.counters().drops.seen().count(), 0);
     assert!(load(&client.counters().sent.datagrams) > load(&client.counters().sent.trains));
 }
@@ -444,7 +454,7 @@ fn a_way_that_leads_nowhere_costs_frames_and_nothing_else() {
 }
 
 #[test]
-fn a_full_notice_channel_loses_and_counts_but_never_blocks() {
+fn strangers_fill_half_of_the_notice_channel_and_peers_are_heard_all_the_same() {
     let (client, mut server) = End::pair();
     let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
     let hello = datagram::Hello { suite: Suite::Aes, sender_index: 5, nonce: [0; 16] }.encode(|_| [0; 16]);
@@ -455,10 +465,7 @@ fn a_full_notice_channel_loses_and_counts_but_never_blocks() {
     });
     client.put(VnetHeader::default(), &sample::udp_frame(false, 10));
     assert_eq!(server.take().1, sample::udp_frame(false, 10));
-    while server.notices.try_recv().is_ok() {}
-    // What matters is told again.
-    client.put(VnetHeader::default(), &sample::udp_frame(false, 11));
-    assert_eq!(server.take().1, sample::udp_frame(false, 11));
+    // Behind what strangers said there was still room for a peer.
     loop {
         if let Notice::FirstUse { .. } = server.notice() {
             break;

@@ -94,9 +94,11 @@ pub fn unpack(
                 sink.drop(from.session, DropReason::UnknownNic);
             }
             Record::Whole { nic, offload } => {
-                reassembly.overtake(from.session, from.lane, from.seq);
-                work_off(reassembly, buffers, sink);
-                hurry(reassembly, from, buffers, sink);
+                if !reassembly.is_empty() {
+                    reassembly.overtake(from.session, from.lane, from.seq);
+                    work_off(reassembly, buffers, sink);
+                    hurry(reassembly, from, buffers, sink);
+                }
                 let (session, total) = (from.session, body.len());
                 let frame = Frame { session, nic, offload, head: body, total, salvaged: 0 };
                 sink.frame(frame, iter::once(body));

@@ -1,6 +1,6 @@
 //! One worker: a thread that sleeps in `epoll_wait` and runs both lines when it wakes.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -15,7 +15,7 @@ use super::tables::{Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
 use super::{Command, NicKey, Notice};
 use crate::metrics::WorkerCounters;
-use crate::nic::Side;
+use crate::nic::{Side, VNET_HEADER_LEN};
 use crate::sys::poll::{Epoll, EventFd, Events, Interest, Ready};
 use crate::sys::udp::UdpSocket;
 
@@ -27,6 +27,9 @@ const EVENTS: usize = 64;
 
 /// What the first frame of a NIC is expected to be no longer than, in bytes.
 const FIRST_EXPECTED: usize = 2048;
+
+/// The vnet header of a frame that is as it should be.
+const NO_OFFLOAD: [u8; VNET_HEADER_LEN] = [0; VNET_HEADER_LEN];
 
 /// Epoll tokens; a NIC's is its key.
 const SOCKET: u64 = u64::MAX;
@@ -217,6 +220,14 @@ impl Worker {
             Command::UpdateNic { key, contract, reply_arp } => {
                 if let Some(nic) = self.tables.nics.get_mut(&key) {
                     (nic.contract, nic.reply_arp) = (*contract, reply_arp);
+                }
+            }
+            Command::Announce { key, frames } => {
+                if let Some(nic) = self.tables.nics.get(&key) {
+                    for frame in frames {
+                        // One that is lost is no worse than one that nobody hears.
+                        let _ = nic.queue.write_vectored(&[&NO_OFFLOAD, &frame[..]].map(IoSlice::new));
+                    }
                 }
             }
             Command::RemoveNic(key) => {

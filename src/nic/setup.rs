@@ -103,6 +103,42 @@ impl Nic {
         Ok(())
     }
 
+    /// Gives the interface back what somebody else has changed since, and says what that was. `up`: how a client's link is
+    /// to be; a server's is always up.
+    pub fn mend(&mut self, request: &NicRequest, up: bool) -> Result<Vec<&'static str>, NicError> {
+        let Some(link) = self.netlink.link(self.index)? else { return Ok(Vec::new()) };
+        let (mut mended, who) = (Vec::new(), (self.index, &self.name));
+        if !request.configure {
+            return Ok(mended);
+        }
+        let up = up || request.side == Side::Server;
+        // First down, then the rest, and up last: nothing is to be heard of it half-way.
+        if link.is_up() && !up {
+            self.netlink.set_up(who, false)?;
+            mended.push("its link, which was set up without a session");
+        }
+        if link.mac.is_some_and(|mac| mac != self.mac) {
+            self.netlink.set_mac(who, self.mac)?;
+            mended.push("its MAC");
+        }
+        let mtu = u32::from(request.spec.mtu.bytes());
+        if link.mtu != mtu {
+            self.netlink.set_mtu(who, mtu)?;
+            mended.push("its MTU");
+        }
+        if !link.is_up() && up {
+            self.netlink.set_up(who, true)?;
+            mended.push("its link, which was set down");
+        }
+        if (request.side, self.mode) == (Side::Server, NicMode::Tap) {
+            // IPv6 addresses go with the link.
+            for addr in request.spec.addrs.iter().filter(|a| a.prefix.is_some()) {
+                self.apply_address(*addr)?;
+            }
+        }
+        Ok(mended)
+    }
+
     /// An interface that we made goes as a whole.
     fn remember(&mut self, undo: Undo) {
         if !self.created {

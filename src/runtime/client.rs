@@ -48,10 +48,10 @@ pub async fn run(
     config: ClientConfig,
     path: &std::path::Path,
     keeper: Rc<Keeper>,
-    daemon: Option<Background>,
+    daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
     let mut session = Session::start(config, path, keeper)?;
-    if let Some(mut daemon) = daemon {
+    if let Some(daemon) = daemon {
         daemon.started();
     }
     session.live().await

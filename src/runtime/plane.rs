@@ -128,6 +128,13 @@ impl Plane {
         self.all(|| Command::UpdateNic { key: nic, contract: Box::new(contract.clone()), reply_arp });
     }
 
+    /// Sends frames out of a NIC.
+    pub fn announce(&self, nic: NicKey, frames: Vec<Vec<u8>>) {
+        if let Some(worker) = self.workers.first() {
+            tell(worker, Command::Announce { key: nic, frames });
+        }
+    }
+
     /// Has the workers give a NIC's queues up.
     pub fn remove_nic(&self, nic: NicKey) {
         self.all(|| Command::RemoveNic(nic));

@@ -27,6 +27,7 @@ use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::PeerId;
 use crate::types::{NicId, NicName, NicRules};
+use crate::wire::announce::announcement;
 use crate::wire::control::NicReport;
 
 /// How often a NIC that is gone is tried again.
@@ -59,6 +60,8 @@ struct Port {
     counters: Arc<NicCounters>,
     state: State,
     up: bool,
+    /// When its interface is to be looked at: somebody may have changed it.
+    look: Option<Instant>,
 }
 
 /// All NICs.
@@ -137,7 +140,11 @@ impl Ports {
             if gone && !port.is_there() {
                 port.lose(now, &self.keeper, plane);
             }
+            if events.iter().any(|e| matches!(e, Event::LinkNew(link) if link.index == index)) {
+                port.look.get_or_insert(now);
+            }
         }
+        self.mend(now);
         let back = |e: &Event| matches!(e, Event::LinkNew(_) | Event::Overrun);
         if events.iter().any(back) && self.ports.iter().any(|p| matches!(p.state, State::Gone { .. })) {
             self.reopen(now, plane, |_| true);
@@ -150,11 +157,22 @@ impl Ports {
             State::Gone { next } => Some(next),
             _ => None,
         };
-        self.ports.iter().filter_map(next).min()
+        self.ports.iter().filter_map(next).chain(self.ports.iter().filter_map(|p| p.look)).min()
+    }
+
+    /// Looks at the interfaces that something has happened to, each once in a while: whoever keeps changing one is not
+    /// fought over it as fast as the machine can.
+    fn mend(&mut self, now: Instant) {
+        for port in &mut self.ports {
+            if port.look.take_if(|at| now >= *at).is_some() && port.mend() {
+                port.look = Some(now + RETRY);
+            }
+        }
     }
 
     /// Tries what is due.
     pub fn handle_timeout(&mut self, now: Instant, plane: &mut Plane) {
+        self.mend(now);
         self.reopen(now, plane, |next| now >= next);
     }
 
@@ -187,7 +205,7 @@ impl Ports {
         for port in &mut self.ports {
             let tunnel = self.tunnels.get(&port.wanted.peer).copied();
             port.plug(plane, tunnel);
-            port.set_up(self.live.contains(&port.wanted.peer));
+            port.set_up(plane, self.live.contains(&port.wanted.peer));
         }
     }
 
@@ -226,7 +244,7 @@ impl Port {
             Ok((nic, queues)) => (State::Here { nic, queues, key: None }, Ok(())),
             Err(e) => (State::Gone { next: now + RETRY }, Err(e)),
         };
-        (Self { wanted, counters: Arc::default(), state, up: false }, opened)
+        (Self { wanted, counters: Arc::default(), state, up: false, look: None }, opened)
     }
 
     fn name(&self) -> &NicName {
@@ -321,8 +339,8 @@ impl Port {
     }
 
     /// A client's link follows the session. A server's carrier does.
-    fn set_up(&mut self, up: bool) {
-        let State::Here { nic, key: Some(_), .. } = &mut self.state else { return };
+    fn set_up(&mut self, plane: &Plane, up: bool) {
+        let State::Here { nic, key: Some(key), .. } = &mut self.state else { return };
         if std::mem::replace(&mut self.up, up) == up {
             return;
         }
@@ -338,10 +356,31 @@ impl Port {
                 warn!(nic = %name, "{e}");
             }
             (Ok(()), Side::Client, true) => {
+                // Whoever had another MAC for these addresses is to know at once, and switches the new place.
+                let spec = &request.spec;
+                plane.announce(*key, spec.addrs.iter().map(|a| announcement(spec.mac, a.ip)).collect());
                 info!(nic = %name, mac = %request.spec.mac, mode = %nic.mode(), "nic ready");
             }
             (Ok(()), Side::Client, false) => info!(nic = %name, "nic down until there is a session"),
             (Ok(()), Side::Server, _) => {}
+        }
+    }
+
+    /// True where something had to be put right, or could not be.
+    fn mend(&mut self) -> bool {
+        let State::Here { nic, key: Some(_), .. } = &mut self.state else { return false };
+        match nic.mend(&self.wanted.request, self.up) {
+            Ok(mended) => {
+                let what = mended.join(", ");
+                if !mended.is_empty() {
+                    warn!(nic = %nic.name(), "somebody has changed this interface; put right: {what}");
+                }
+                !mended.is_empty()
+            }
+            Err(e) => {
+                warn!(nic = %nic.name(), "somebody has changed this interface: {e}");
+                false
+            }
         }
     }
 

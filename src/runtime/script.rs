@@ -151,7 +151,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// From TERM to KILL.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a descriptor that some child keeps open is listened to after the script's end.
-const DRAIN: Duration = Duration::from_millis(250);
+const DRAIN: Duration = Duration::from_millis(500);
 
 /// Runs a script to its end or its limit, and gives what it says to `say`, line by line. Needs a tokio runtime with
 /// time and I/O.

@@ -42,11 +42,11 @@ pub async fn run(
     path: &std::path::Path,
     overrides: &Overrides,
     keeper: Rc<Keeper>,
-    daemon: Option<Background>,
+    daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
     let file = ConfigFile { path: path.to_owned(), overrides: overrides.clone() };
     let mut host = Host::start(config, file, keeper)?;
-    if let Some(mut daemon) = daemon {
+    if let Some(daemon) = daemon {
         daemon.started();
     }
     host.live().await

@@ -281,3 +281,35 @@ fn a_flood_of_garbage_costs_neither_the_session_nor_memory() {
     assert_eq!(client.count(&[SESSION]), 1, "the session is still the first one");
     site.lan.ping(nic.ip);
 }
+
+#[test]
+fn what_others_change_on_an_interface_is_put_right() {
+    needs_root!();
+    let lab = Lab::new();
+    let (mut server, mut client) = lab.up_plain();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    site.lan.ping(nic.ip);
+    for change in ["mtu 1300", "down", "address 02:00:00:00:77:77", "down"] {
+        site.client.ip(&format!("link set {} {change}", nic.on_client));
+        site.lan.ping_within(nic.ip, Duration::from_secs(5));
+        lab.server.ip(&format!("link set {} {change}", nic.on_server));
+        site.lan.ping_within(nic.ip, Duration::from_secs(5));
+    }
+    for (ns, name) in [(&site.client, &nic.on_client), (&lab.server, &nic.on_server)] {
+        let end = Instant::now() + SOON;
+        let right = || {
+            let link = ns.ip(&format!("link show {name}"));
+            link.contains("mtu 1500") && link.contains(&nic.mac_text())
+        };
+        while !right() {
+            assert!(Instant::now() < end, "{}", ns.ip(&format!("link show {name}")));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    site.lan.ping(nic.ip6);
+    assert!(client.count(&["put right"]) > 0 && server.count(&["put right"]) > 0);
+    server.terminate();
+    site.client.ip(&format!("link set {} up", nic.on_client));
+    client.wait_for_log(&["set up without a session"], SOON);
+    client.terminate();
+}

@@ -1,6 +1,6 @@
 //! Frames cross, whole and unchanged, on every kind of interface and underlay.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::capture::{Capture, drain, first};
 use crate::common::frame::{BROADCAST, STRANGER, arp, arp_request, ethernet, tagged};
@@ -361,6 +361,12 @@ fn a_broadcast_from_the_server_reaches_the_lan() {
     let lab = Lab::new();
     let (_server, _client) = lab.up_plain();
     let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    // The kernel takes a moment to make use of a cable that has just been put in.
+    let end = Instant::now() + SOON;
+    while !lab.server.ip(&format!("link show {}", nic.on_server)).contains("state UP") {
+        assert!(Instant::now() < end, "the server's tap has a carrier");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let (mut wire, tap) = (site.lan.packet_socket("eth0"), lab.server.packet_socket(&nic.on_server));
     let frame = ethernet(BROADCAST, nic.mac, 0x88b5, b"to all");
     tap.send(&frame).unwrap();

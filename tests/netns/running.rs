@@ -189,3 +189,22 @@ fn the_servers_tap_has_a_carrier_while_there_is_a_session_and_keeps_its_addresse
         until(false);
     }
 }
+
+#[test]
+fn a_nic_that_goes_live_is_announced_to_its_lan() {
+    needs_root!();
+    let lab = Lab::new();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    // Somebody else had the addresses before.
+    for ip in [nic.ip, nic.ip6] {
+        site.lan.ip(&format!("neigh replace {ip} lladdr 02:00:00:00:99:99 dev eth0 nud stale"));
+    }
+    let (_server, _client) = lab.up_plain();
+    for ip in [nic.ip, nic.ip6] {
+        let end = Instant::now() + SOON;
+        while site.lan.neighbour(ip) != Some(nic.mac_text()) {
+            assert!(Instant::now() < end, "{ip} is still {:?} to the LAN", site.lan.neighbour(ip));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

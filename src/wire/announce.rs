@@ -1,0 +1,72 @@
+//! What tells a LAN where an address is from now on: a gratuitous ARP (RFC 5227, section 3) for IPv4, an unsolicited
+//! neighbour advertisement (RFC 4861, section 7.2.6) for IPv6.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::checksum::{pseudo_header_sum, sum};
+use super::neighbour::Arp;
+use crate::types::MacAddr;
+
+const ARP: [u8; 2] = [0x08, 0x06];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+const ICMPV6: u8 = 58;
+/// All nodes of the link (RFC 4291, section 2.7.1), and their group's MAC (RFC 2464).
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+
+/// A frame that says that `ip` is at `mac`, to everyone.
+pub fn announcement(mac: MacAddr, ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => gratuitous_arp(mac, ip),
+        IpAddr::V6(ip) => unsolicited_advertisement(mac, ip),
+    }
+}
+
+fn gratuitous_arp(mac: MacAddr, ip: Ipv4Addr) -> Vec<u8> {
+    // A request is taken in by hosts that ignore replies which they have not asked for.
+    let arp =
+        Arp { op: Arp::REQUEST, sender_mac: mac, sender_ip: ip, target_mac: MacAddr([0; 6]), target_ip: ip };
+    [&[0xff; 6][..], &mac.0, &ARP, &arp.to_bytes()].concat()
+}
+
+fn unsolicited_advertisement(mac: MacAddr, ip: Ipv6Addr) -> Vec<u8> {
+    // Type 136, flags: override; target; option 2, target link-layer address.
+    let body = |checksum: [u8; 2]| {
+        [&[136, 0][..], &checksum, &[0x20, 0, 0, 0], &ip.octets(), &[2, 1], &mac.0].concat()
+    };
+    let blank = body([0; 2]);
+    let pseudo = pseudo_header_sum(ip.into(), ALL_NODES.into(), ICMPV6, blank.len());
+    let checksum = !super::checksum::add(sum(&blank), pseudo);
+    let length = u16::try_from(blank.len()).unwrap_or(0).to_be_bytes();
+    // Hop limit 255: not from beyond a router.
+    let header = [&[0x60, 0, 0, 0][..], &length, &[ICMPV6, 255], &ip.octets(), &ALL_NODES.octets()].concat();
+    [&ALL_NODES_MAC[..], &mac.0, &IPV6, &header, &body(checksum.to_be_bytes())].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+    #[test]
+    fn a_gratuitous_arp_claims_the_address_for_the_mac() {
+        let frame = announcement(MAC, [192, 0, 2, 1].into());
+        let arp = Arp::parse(&frame, 14).unwrap();
+        assert_eq!(
+            (arp.sender_mac, arp.sender_ip, arp.target_ip),
+            (MAC, arp.target_ip, [192, 0, 2, 1].into())
+        );
+        assert_eq!((&frame[..6], &frame[6..12], frame.len()), (&[0xff; 6][..], &MAC.0[..], 42));
+    }
+
+    #[test]
+    fn an_advertisement_sums_up_and_names_the_mac() {
+        let ip: Ipv6Addr = "2001:db8::1".parse().unwrap();
+        let frame = announcement(MAC, ip.into());
+        let body = &frame[54..];
+        let pseudo = pseudo_header_sum(ip.into(), ALL_NODES.into(), ICMPV6, body.len());
+        assert_eq!(super::super::checksum::add(sum(body), pseudo), 0xffff);
+        assert_eq!((body[0], &body[8..24], &body[26..]), (136, &ip.octets()[..], &MAC.0[..]));
+    }
+}
