@@ -87,15 +87,12 @@ impl Asker {
 fn open(name: &str) -> io::Result<(UnixListener, PathBuf)> {
     let folder = Path::new(FOLDER);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    sweep(folder);
     let pid = std::process::id();
     for file in [format!("{name}.sock"), format!("{name}-{pid}.sock")] {
         let path = folder.join(file);
         if path.exists() {
-            if StdStream::connect(&path).is_ok() {
-                continue;
-            }
-            // Left by a process that was killed.
-            fs::remove_file(&path)?;
+            continue;
         }
         // Bound where nobody looks and then moved: nobody can connect before only root can.
         let unfinished = folder.join(format!(".{name}-{pid}"));
@@ -106,4 +103,15 @@ fn open(name: &str) -> io::Result<(UnixListener, PathBuf)> {
         return Ok((listener, path));
     }
     Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// Removes what killed processes left. Best effort: another process may do the same just now.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+        if StdStream::connect(&path).is_err_and(|e| refused(&e)) {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
