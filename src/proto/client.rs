@@ -27,7 +27,9 @@ use crate::proto::pull::Pull;
 use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, IDLE_PING, INIT_TRIES, REKEY_AFTER};
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, PushState, Report};
-use crate::wire::datagram::{COOKIE_LEN, Cookie, HELLO_LEN, Header, Hello, INIT_LEN, Resp, Type};
+use crate::wire::datagram::{
+    COOKIE_LEN, Cookie, HELLO_LEN, HandshakePayload, Header, Hello, INIT_LEN, Resp, Type,
+};
 
 /// The one peer of a client.
 pub const SERVER: PeerId = PeerId(0);
@@ -387,9 +389,9 @@ impl Client {
             local_index: index,
             cookie: &cookie,
         };
+        let payload = HandshakePayload { instance: self.params.instance, bound: 0 }.encode();
         let seed = Seed::new(self.rng.random());
-        let (initiator, init) = Initiator::start(&offer, &payload(self.params.instance), &seed)
-            .ok_or(DropReason::BadHandshake)?;
+        let (initiator, init) = Initiator::start(&offer, &payload, &seed).ok_or(DropReason::BadHandshake)?;
         let init = init.encode(|signed| mac(&cookie, signed));
         self.handshake = Handshake::Init { initiator: Box::new(initiator), index, cookie, init, tries: 1 };
         // The server is there: whatever is lost now is worth asking for again soon.
@@ -414,8 +416,8 @@ impl Client {
             return Err(DropReason::BadMac);
         }
         let (keys, payload) = initiator.finish(&resp.noise, resp.sender_index)?;
-        let (instance, claimed) = read_payload(&payload);
-        if claimed as u32 != resp.sender_index {
+        let HandshakePayload { instance, bound } = HandshakePayload::decode(&payload);
+        if bound as u32 != resp.sender_index {
             // The keys are right, the index is not: the header was changed on the way. The session would lead nowhere.
             self.handshake = Handshake::Resting;
             self.retry = now + BUSY_PING;
@@ -448,19 +450,4 @@ impl Client {
         self.handshake = Handshake::Resting;
         self.retry = now + BUSY_PING;
     }
-}
-
-/// The payload of message 1: instance and features, of which there are none yet.
-fn payload(instance: u64) -> [u8; 16] {
-    let mut payload = [0; 16];
-    if let Some(place) = payload.first_chunk_mut() {
-        *place = instance.to_le_bytes();
-    }
-    payload
-}
-
-/// The payload of message 2: instance, and the index that the RESP's header must bear.
-pub(crate) fn read_payload(payload: &[u8; 16]) -> (u64, u64) {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *payload;
-    (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p]))
 }

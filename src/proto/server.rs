@@ -19,7 +19,6 @@ use rand::{Rng, RngExt};
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::budget::Budgets;
-use crate::proto::client::read_payload;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
@@ -28,7 +27,7 @@ use crate::proto::pull::{chunk, hash_of, revision_of};
 use crate::proto::timers::SILENT_AFTER;
 use crate::types::{Path, Suite};
 use crate::wire::control::Control;
-use crate::wire::datagram::{Cookie, Header, Hello, INIT_LEN, Init, Resp, Type};
+use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, Resp, Type};
 
 /// Two boxes that use one key are told apart by instance: this many changes ...
 const FLAPS: usize = 3;
@@ -320,7 +319,7 @@ impl Server {
         self.budgets.take(now, from.remote)?;
         let local_index = self.free_index();
         let answerer = Answerer { identity: &self.params.identity, cookie: &cookie, local_index };
-        let payload = payload(self.params.instance, local_index);
+        let payload = HandshakePayload { instance: self.params.instance, bound: local_index.into() }.encode();
         let seed = Seed::new(self.rng.random());
         let (by_key, clients, stranger) = (&self.by_key, &self.clients, &mut self.stranger);
         let (id, answer) = respond(&answerer, &init, &payload, &seed, |key, theirs| {
@@ -329,7 +328,7 @@ impl Server {
                 DropReason::UnknownKey
             })?;
             let client = clients.get(&id).ok_or(DropReason::UnknownKey)?;
-            client.admits(now, read_payload(theirs).0)?;
+            client.admits(now, HandshakePayload::decode(theirs).instance)?;
             Ok((id, client.spec.psk.as_ref()))
         })?;
         let client = self.clients.get_mut(&id).ok_or(DropReason::UnknownKey)?;
@@ -340,7 +339,7 @@ impl Server {
         if client.peer.has_answered(sent_mac) {
             return Err(DropReason::Replayed);
         }
-        let instance = read_payload(&answer.payload).0;
+        let instance = HandshakePayload::decode(&answer.payload).instance;
         let resp = Resp {
             suite: init.suite,
             sender_index: local_index,
@@ -450,13 +449,4 @@ fn client_of<'a>(
 ) -> Option<(PeerId, &'a mut ClientState)> {
     let id = *by_index.get(&index)?;
     clients.get_mut(&id).map(|client| (id, client))
-}
-
-/// The payload of message 2: instance, and the index that the RESP's header bears.
-fn payload(instance: u64, index: u32) -> [u8; 16] {
-    let mut payload = [0; 16];
-    let (a, b) = payload.split_at_mut(8);
-    a.copy_from_slice(&instance.to_le_bytes());
-    b.copy_from_slice(&u64::from(index).to_le_bytes());
-    payload
 }

@@ -163,9 +163,7 @@ impl Session {
         self.client.shut_down(now);
         self.drain(now);
         self.ports.log_drops();
-        for (reason, count) in self.plane.drops() {
-            info!(reason = reason.label(), count, "packets dropped");
-        }
+        self.plane.log_drops();
         if established {
             info!(server = %self.config.server, "session ended");
         }

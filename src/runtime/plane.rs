@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::status::model;
 use crate::dataplane::{Command, NicKey, Notice, PeerKey, WorkerConfig, WorkerHandle, spawn};
@@ -141,9 +141,16 @@ impl Plane {
     }
 
     /// Packets that were dropped, by reason, over all workers.
-    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+    fn drops(&self) -> Vec<(DropReason, u64)> {
         let of = |reason| self.workers.iter().map(|w| w.counters().drops.of(reason)).sum();
         DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// Logs what was dropped before it was known to be a NIC's.
+    pub fn log_drops(&self) {
+        for (reason, count) in self.drops() {
+            info!(reason = reason.label(), count, "packets dropped");
+        }
     }
 
     /// What the workers have done.

@@ -164,9 +164,7 @@ impl Host {
         self.server.shut_down(now);
         self.drain(now);
         self.ports.log_drops();
-        for (reason, count) in self.plane.drops() {
-            info!(reason = reason.label(), count, "packets dropped");
-        }
+        self.plane.log_drops();
         info!("server stopped");
         0
     }

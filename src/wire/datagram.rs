@@ -237,6 +237,34 @@ impl Resp {
     }
 }
 
+/// What either handshake message carries inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakePayload {
+    /// A random number for one run of the sender's program.
+    pub instance: u64,
+    /// Message 1: features, of which there are none yet, 0. Message 2: the index that the RESP's header bears.
+    pub bound: u64,
+}
+
+impl HandshakePayload {
+    /// The 16 bytes.
+    pub fn encode(self) -> [u8; NOISE_PAYLOAD_LEN] {
+        let mut payload = [0; NOISE_PAYLOAD_LEN];
+        put(&mut payload, 0, &self.instance.to_le_bytes());
+        put(&mut payload, 8, &self.bound.to_le_bytes());
+        payload
+    }
+
+    /// What the 16 bytes say; any do.
+    pub fn decode(payload: &[u8; NOISE_PAYLOAD_LEN]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *payload;
+        Self {
+            instance: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            bound: u64::from_le_bytes([i, j, k, l, m, n, o, p]),
+        }
+    }
+}
+
 /// What stands before a DATA datagram's ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataHeader {
@@ -333,6 +361,9 @@ mod tests {
             let d = resp.encode(mac);
             let (got, signed, m) = Resp::decode(&d).unwrap();
             prop_assert_eq!((got, *m), (resp, mac(signed)));
+
+            let payload = HandshakePayload { instance: c, bound: u64::from(a) };
+            prop_assert_eq!(HandshakePayload::decode(&payload.encode()), payload);
 
             let data = DataHeader { suite, receiver_index: a, counter: c };
             let mut d = data.encode().to_vec();
