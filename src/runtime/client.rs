@@ -34,7 +34,7 @@ use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
 use crate::sys::udp::UdpSocket;
-use crate::types::{Path, Suite};
+use crate::types::{NicStack, Path, Suite};
 use crate::wire::control::{PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
@@ -431,9 +431,11 @@ fn local_nics(config: &ClientConfig) -> Vec<Wanted> {
                 side: Side::Client,
                 configure: true,
                 offload: config.common.offload,
+                stack: NicStack::default(),
             },
             rules: nic.rules,
             reply_arp: config.reply_arp,
+            probe: nic.probe,
         })
         .collect()
 }

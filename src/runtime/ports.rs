@@ -26,7 +26,7 @@ use crate::nic::events::Event;
 use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::PeerId;
-use crate::types::{NicId, NicName, NicRules};
+use crate::types::{NetnsName, NicId, NicName, NicRules};
 use crate::wire::announce::announcement;
 use crate::wire::control::NicReport;
 
@@ -46,6 +46,8 @@ pub struct Wanted {
     pub rules: NicRules,
     /// Answer ARP requests for it here.
     pub reply_arp: bool,
+    /// Ask the LAN who else has its addresses before it goes up.
+    pub probe: bool,
 }
 
 enum State {
@@ -214,9 +216,9 @@ impl Ports {
             plane.remove_nic(key);
         }
         info!(nic = %port.name(), "nic gone");
-        let index = port.nic().map(Nic::index);
+        let (index, netns) = (port.nic().map(Nic::index), port.netns().cloned());
         drop(port);
-        index.into_iter().for_each(|index| self.keeper.release(index));
+        index.into_iter().for_each(|index| self.keeper.release(index, netns.as_ref()));
     }
 
     fn renew_contracts(&self, plane: &Plane, peer: PeerId) {
@@ -249,6 +251,10 @@ impl Port {
 
     fn name(&self) -> &NicName {
         &self.wanted.request.spec.name
+    }
+
+    fn netns(&self) -> Option<&NetnsName> {
+        self.wanted.request.stack.netns.as_ref()
     }
 
     fn nic(&self) -> Option<&Nic> {
@@ -386,7 +392,7 @@ impl Port {
 
     fn lose(&mut self, now: Instant, keeper: &Keeper, plane: &Plane) {
         let State::Here { nic, key, .. } = &self.state else { return };
-        keeper.release(nic.index());
+        keeper.release(nic.index(), self.netns());
         warn!(nic = %nic.name(), "the interface is gone; it is opened again as soon as that is possible");
         if let Some(key) = key {
             plane.remove_nic(*key);
@@ -411,7 +417,7 @@ impl Port {
 
 fn open(request: &NicRequest, keeper: &Keeper, queues: usize) -> Result<(Nic, Vec<Queue>), NicError> {
     let (nic, queues) = nic::open_with(keeper, request, queues)?;
-    if let Err(e) = keeper.guard(&nic, request.side) {
+    if let Err(e) = keeper.guard(&nic, request.stack.netns.as_ref(), request.side) {
         warn!(nic = %nic.name(), "nobody will take this interface down if tap-rs is killed: {e}");
     }
     Ok((nic, queues))
