@@ -42,7 +42,7 @@ use std::net::IpAddr;
 use tracing::warn;
 
 pub use self::error::NicError;
-use self::netlink::{Link, Netlink};
+use self::netlink::{Address, Link, Netlink};
 pub use self::queue::Queue;
 use self::routing::SourceRoutes;
 pub use self::routing::sweep as sweep_rules;
@@ -51,7 +51,7 @@ use self::sysctl::Sysctl;
 use crate::sys::netlink::NetlinkSocket;
 use crate::sys::process::is_like_us;
 pub use crate::sys::tun::{Offloads, VNET_HEADER_LEN};
-use crate::types::{MacAddr, NetnsName, NicMode, NicName, NicSpec, NicStack, OffloadMode};
+use crate::types::{MacAddr, NetnsName, NicAddr, NicMode, NicName, NicSpec, NicStack, OffloadMode};
 
 /// Largest super-frame in bytes that our interfaces are handed, so that one of them, cut into datagrams with their
 /// headers and tags, is one train of at most 65,507 bytes. A macvtap may still read larger ones, which others on
@@ -314,6 +314,14 @@ impl Nic {
             _ => e.into(),
         })?;
         if up { self.warn_of_idle_parent() } else { Ok(()) }
+    }
+
+    /// One of these addresses that this box itself has, on which other interface.
+    pub fn address_elsewhere(&mut self, addrs: &[NicAddr]) -> Result<Option<(IpAddr, String)>, NicError> {
+        let all = self.netlink.all_addresses()?;
+        let other = |a: &&Address| a.index != self.index && addrs.iter().any(|own| own.ip == a.ip);
+        let Some(found) = all.iter().find(other) else { return Ok(None) };
+        Ok(self.netlink.link(found.index)?.map(|link| (found.ip, link.name)))
     }
 
     /// Puts a tap's cable in or out: a server's NIC without a session says so to its own programs. A macvtap has

@@ -187,7 +187,7 @@ impl Session {
         }
         if self.nics_down.take_if(|t| now >= *t).is_some() {
             warn!("the server does not answer: NICs down");
-            self.ports.set_live(&mut self.plane, SERVER, None);
+            self.ports.set_live(now, &mut self.plane, SERVER, None);
         }
     }
 
@@ -209,7 +209,7 @@ impl Session {
                 } else {
                     debug!("session renewed");
                 }
-                self.go_live(path.remote);
+                self.go_live(now, path.remote);
                 self.next_report.get_or_insert(now);
             }
             Event::Silent => {
@@ -219,14 +219,14 @@ impl Session {
             Event::Answers => {
                 info!(server = %self.config.server, "the server answers again");
                 if let Some(server) = self.server {
-                    self.go_live(server);
+                    self.go_live(now, server);
                 }
             }
             Event::Bye => info!(server = %self.config.server, "session ended: the server has stopped"),
             Event::Lost => {
                 warn!(server = %self.config.server, "no session");
                 (self.nics_down, self.next_report) = (None, None);
-                self.ports.set_live(&mut self.plane, SERVER, None);
+                self.ports.set_live(now, &mut self.plane, SERVER, None);
             }
             Event::Resolve { greeted } => {
                 self.advise(greeted);
@@ -259,10 +259,15 @@ impl Session {
         }
     }
 
-    fn go_live(&mut self, server: SocketAddr) {
+    fn go_live(&mut self, now: Instant, server: SocketAddr) {
         self.nics_down = None;
         self.server = Some(server);
-        self.ports.set_live(&mut self.plane, SERVER, Some((any_like(server, self.local.port()), server)));
+        self.ports.set_live(
+            now,
+            &mut self.plane,
+            SERVER,
+            Some((any_like(server, self.local.port()), server)),
+        );
     }
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
@@ -282,6 +287,10 @@ impl Session {
             Notice::NicDead { key, error } => {
                 debug!("a NIC's descriptor died: {error}");
                 self.ports.handle_dead(now, &self.plane, key);
+                Ok(())
+            }
+            Notice::Claimed { key, ip, mac } => {
+                self.ports.handle_claim(now, &self.plane, key, (ip, mac));
                 Ok(())
             }
             Notice::WorkerDead { error } => {
@@ -305,7 +314,7 @@ impl Session {
             }
             self.client.handle_network_change(now);
         }
-        self.ports.handle_links(now, &mut self.plane, events);
+        self.ports.handle_links(now, &mut self.plane, None, events);
     }
 
     fn handle_address(&mut self, now: Instant, address: std::io::Result<SocketAddr>) {

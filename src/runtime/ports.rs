@@ -6,17 +6,24 @@
 //!     └────────────────┘
 //! ```
 //!
+//! A client's NIC goes up when its LAN has been asked who else has its addresses ([`probe`]).
+//!
 //! [`Ports::set`] takes the whole list each time. What stays as it was is not touched.
 
+mod probe;
+mod spaces;
+
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use self::probe::{Holder, Probe, Step, Who};
+use self::spaces::Spaces;
 use super::keeper::Keeper;
 use super::plane::{NicSetup, Plane};
 use super::status::model;
@@ -26,8 +33,8 @@ use crate::nic::events::Event;
 use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::PeerId;
-use crate::types::{NetnsName, NicId, NicName, NicRules};
-use crate::wire::announce::announcement;
+use crate::types::{MacAddr, NetnsName, NicId, NicName, NicRules};
+use crate::wire::announce::{announcement, question};
 use crate::wire::control::NicReport;
 
 /// How often a NIC that is gone is tried again.
@@ -62,6 +69,9 @@ struct Port {
     counters: Arc<NicCounters>,
     state: State,
     up: bool,
+    probe: Probe,
+    /// Who has its address, as people were last told.
+    told: Option<Holder>,
     /// When its interface is to be looked at: somebody may have changed it.
     look: Option<Instant>,
 }
@@ -70,6 +80,7 @@ struct Port {
 pub struct Ports {
     keeper: Rc<Keeper>,
     ports: Vec<Port>,
+    spaces: Spaces,
     live: HashSet<PeerId>,
     tunnels: HashMap<PeerId, (SocketAddr, SocketAddr)>,
 }
@@ -77,7 +88,13 @@ pub struct Ports {
 impl Ports {
     /// None so far. Their devices are opened by the keeper, which also sees that none stays up when we are gone.
     pub fn new(keeper: Rc<Keeper>) -> Self {
-        Self { keeper, ports: Vec::new(), live: HashSet::new(), tunnels: HashMap::new() }
+        Self {
+            keeper,
+            ports: Vec::new(),
+            spaces: Spaces::default(),
+            live: HashSet::new(),
+            tunnels: HashMap::new(),
+        }
     }
 
     /// These NICs and no others. Those that cannot be opened are tried again later; the first error comes back too.
@@ -102,12 +119,18 @@ impl Ports {
                 }
             }
         }
-        self.settle(plane);
+        self.settle(now, plane);
         first
     }
 
     /// A peer has a session now, or has none any more. `tunnel`: where its datagrams go from and to.
-    pub fn set_live(&mut self, plane: &mut Plane, peer: PeerId, tunnel: Option<(SocketAddr, SocketAddr)>) {
+    pub fn set_live(
+        &mut self,
+        now: Instant,
+        plane: &mut Plane,
+        peer: PeerId,
+        tunnel: Option<(SocketAddr, SocketAddr)>,
+    ) {
         match tunnel {
             Some(tunnel) => {
                 self.live.insert(peer);
@@ -119,7 +142,7 @@ impl Ports {
                 self.live.remove(&peer);
             }
         }
-        self.settle(plane);
+        self.settle(now, plane);
     }
 
     /// A worker has given up a queue.
@@ -130,9 +153,27 @@ impl Ports {
         }
     }
 
-    /// Something happened to interfaces.
-    pub fn handle_links(&mut self, now: Instant, plane: &mut Plane, events: &[Event]) {
-        for port in &mut self.ports {
+    /// Somebody on a NIC's LAN has one of its addresses.
+    pub fn handle_claim(&mut self, now: Instant, plane: &Plane, key: NicKey, (ip, mac): (IpAddr, MacAddr)) {
+        if let Some(port) = self.ports.iter_mut().find(|port| port.key() == Some(key)) {
+            port.yield_to(now, plane, Holder { ip, who: Who::Lan(mac) });
+        }
+    }
+
+    /// What happens in the namespaces that NICs live in. Safe to drop and to call again.
+    pub async fn next_events(&mut self) -> (NetnsName, Vec<Event>) {
+        self.spaces.next().await
+    }
+
+    /// Something happened to interfaces, in the program's own namespace or in this one.
+    pub fn handle_links(
+        &mut self,
+        now: Instant,
+        plane: &mut Plane,
+        netns: Option<&NetnsName>,
+        events: &[Event],
+    ) {
+        for port in self.ports.iter_mut().filter(|port| port.netns() == netns) {
             let Some(index) = port.nic().map(Nic::index) else { continue };
             let gone = events.iter().any(|e| match e {
                 Event::LinkGone { index: i, .. } => *i == index,
@@ -142,7 +183,14 @@ impl Ports {
             if gone && !port.is_there() {
                 port.lose(now, &self.keeper, plane);
             }
-            if events.iter().any(|e| matches!(e, Event::LinkNew(link) if link.index == index)) {
+            let concerns = |e: &Event| match e {
+                Event::LinkNew(link) => link.index == index,
+                Event::AddressChanged { index: i } => *i == index,
+                Event::RouteChanged { index: i } => *i == Some(index),
+                Event::RuleChanged | Event::Overrun => true,
+                Event::LinkGone { .. } => false,
+            };
+            if events.iter().any(concerns) {
                 port.look.get_or_insert(now);
             }
         }
@@ -153,13 +201,13 @@ impl Ports {
         }
     }
 
-    /// When a NIC that is gone is to be tried again.
+    /// When something is to be tried again, looked at or asked.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let next = |port: &Port| match port.state {
+        let gone = |port: &Port| match port.state {
             State::Gone { next } => Some(next),
             _ => None,
         };
-        self.ports.iter().filter_map(next).chain(self.ports.iter().filter_map(|p| p.look)).min()
+        self.ports.iter().flat_map(|port| [gone(port), port.look, port.probe.poll_timeout()]).flatten().min()
     }
 
     /// Looks at the interfaces that something has happened to, each once in a while: whoever keeps changing one is not
@@ -175,6 +223,7 @@ impl Ports {
     /// Tries what is due.
     pub fn handle_timeout(&mut self, now: Instant, plane: &mut Plane) {
         self.mend(now);
+        self.ports.iter_mut().for_each(|port| port.go_on_asking(now, plane));
         self.reopen(now, plane, |next| now >= next);
     }
 
@@ -203,12 +252,14 @@ impl Ports {
     }
 
     /// Takes every NIC's link down, or lets it follow its peer again.
-    fn settle(&mut self, plane: &mut Plane) {
+    fn settle(&mut self, now: Instant, plane: &mut Plane) {
         for port in &mut self.ports {
             let tunnel = self.tunnels.get(&port.wanted.peer).copied();
             port.plug(plane, tunnel);
-            port.set_up(plane, self.live.contains(&port.wanted.peer));
+            port.set_up(now, plane, self.live.contains(&port.wanted.peer));
         }
+        let open = self.ports.iter().filter(|port| port.nic().is_some());
+        self.spaces.follow(&self.keeper, open.filter_map(Port::netns));
     }
 
     fn close(&self, port: Port, plane: &Plane) {
@@ -231,12 +282,15 @@ impl Ports {
     }
 
     fn reopen(&mut self, now: Instant, plane: &mut Plane, due: impl Fn(Instant) -> bool) {
+        if !self.ports.iter().any(|p| matches!(p.state, State::Gone { next } if due(next))) {
+            return;
+        }
         for port in &mut self.ports {
             if matches!(port.state, State::Gone { next } if due(next)) {
                 port.try_open(now, &self.keeper, plane.queues());
             }
         }
-        self.settle(plane);
+        self.settle(now, plane);
     }
 }
 
@@ -246,7 +300,8 @@ impl Port {
             Ok((nic, queues)) => (State::Here { nic, queues, key: None }, Ok(())),
             Err(e) => (State::Gone { next: now + RETRY }, Err(e)),
         };
-        (Self { wanted, counters: Arc::default(), state, up: false, look: None }, opened)
+        let (counters, probe) = (Arc::default(), Probe::Idle);
+        (Self { wanted, counters, state, up: false, probe, told: None, look: None }, opened)
     }
 
     fn name(&self) -> &NicName {
@@ -278,13 +333,24 @@ impl Port {
         let state = match self.nic() {
             None => "gone",
             Some(_) if self.up || server => "up",
-            Some(_) => "down",
+            Some(_) => match &self.probe {
+                Probe::Idle => "down",
+                Probe::Asking { .. } => "probing",
+                Probe::Taken { .. } => "conflict",
+            },
+        };
+        let conflict = match &self.probe {
+            Probe::Taken { by, .. } => Some(by.to_string()),
+            _ => None,
         };
         model::Nic {
             name: spec.name.to_string(),
             peer,
             mode: self.wanted.request.mode.to_string(),
             state: state.to_owned(),
+            conflict,
+            netns: self.netns().map(ToString::to_string),
+            table: self.nic().and_then(Nic::table),
             mac: spec.mac.to_string(),
             addrs: spec.addrs.iter().map(ToString::to_string).collect(),
             mtu: spec.mtu.bytes(),
@@ -325,6 +391,7 @@ impl Port {
     /// Hands the queues over as soon as the NIC has a number.
     fn plug(&mut self, plane: &mut Plane, tunnel: Option<(SocketAddr, SocketAddr)>) {
         let contract = self.contract(tunnel);
+        let asks = self.asks();
         let (Some(id), State::Here { nic, queues, key: key @ None }) = (self.wanted.id, &mut self.state)
         else {
             return;
@@ -336,7 +403,11 @@ impl Port {
             counters: Arc::clone(&self.counters),
             reply_arp: self.wanted.reply_arp,
         };
-        *key = Some(plane.add_nic(std::mem::take(queues), &setup));
+        let added = plane.add_nic(std::mem::take(queues), &setup);
+        *key = Some(added);
+        if asks {
+            plane.hold(added, true);
+        }
         if self.wanted.request.side == Side::Server {
             // Until there is a session the cable is out.
             self.up = true;
@@ -345,37 +416,130 @@ impl Port {
     }
 
     /// A client's link follows the session. A server's carrier does.
-    fn set_up(&mut self, plane: &Plane, up: bool) {
-        let State::Here { nic, key: Some(key), .. } = &mut self.state else { return };
-        if std::mem::replace(&mut self.up, up) == up {
+    fn set_up(&mut self, now: Instant, plane: &Plane, up: bool) {
+        let State::Here { nic, key: Some(_), .. } = &mut self.state else { return };
+        match self.wanted.request.side {
+            Side::Server => {
+                if std::mem::replace(&mut self.up, up) != up
+                    && self.wanted.request.configure
+                    && let Err(e) = nic.set_carrier(up)
+                {
+                    self.up = !up;
+                    warn!(nic = %nic.name(), "{e}");
+                }
+            }
+            Side::Client if !up => self.go_down(plane),
+            Side::Client if self.up || self.probe != Probe::Idle => {}
+            Side::Client if self.asks() => self.begin_to_ask(now, plane),
+            Side::Client => self.go_up(plane),
+        }
+    }
+
+    /// Its LAN is asked about its addresses first.
+    fn asks(&self) -> bool {
+        let Wanted { request, rules, probe, .. } = &self.wanted;
+        // A bridge stands for a whole segment, where others may have any address.
+        *probe && request.side == Side::Client && !rules.bridge && !request.spec.addrs.is_empty()
+    }
+
+    fn set_link(&mut self, up: bool) -> bool {
+        let State::Here { nic, .. } = &mut self.state else { return false };
+        nic.set_up(up).map_err(|e| warn!(nic = %nic.name(), "{e}")).is_ok()
+    }
+
+    fn go_up(&mut self, plane: &Plane) {
+        if self.set_link(true) {
+            self.go_live(plane);
+        }
+    }
+
+    /// Its link is up, and from now on it is the host.
+    fn go_live(&mut self, plane: &Plane) {
+        let State::Here { nic, key: Some(key), .. } = &self.state else { return };
+        let spec = &self.wanted.request.spec;
+        plane.hold(*key, false);
+        // Whoever had another MAC for these addresses is to know at once, and switches the new place.
+        plane.announce(*key, spec.addrs.iter().map(|a| announcement(spec.mac, a.ip)).collect());
+        info!(nic = %nic.name(), mac = %spec.mac, mode = %nic.mode(), "nic ready");
+        (self.up, self.told) = (true, None);
+    }
+
+    fn go_down(&mut self, plane: &Plane) {
+        let was_up = self.up;
+        if (was_up || self.probe.is_asking()) && self.set_link(false) {
+            self.up = false;
+            self.hold_back(plane);
+            if was_up {
+                info!(nic = %self.name(), "nic down until there is a session");
+            }
+        }
+        self.probe = Probe::Idle;
+    }
+
+    fn hold_back(&self, plane: &Plane) {
+        if let (true, Some(key)) = (self.asks(), self.key()) {
+            plane.hold(key, true);
+        }
+    }
+
+    fn begin_to_ask(&mut self, now: Instant, plane: &Plane) {
+        let spec = &self.wanted.request.spec;
+        let State::Here { nic, .. } = &mut self.state else { return };
+        if let Ok(Some((ip, interface))) = nic.address_elsewhere(&spec.addrs) {
+            return self.yield_to(now, plane, Holder { ip, who: Who::Here(interface) });
+        }
+        self.hold_back(plane);
+        if self.set_link(true) {
+            self.ask(plane);
+            self.probe = Probe::begun(now);
+        } else {
+            self.probe = Probe::Idle;
+        }
+    }
+
+    fn ask(&self, plane: &Plane) {
+        let spec = &self.wanted.request.spec;
+        if let Some(key) = self.key() {
+            plane.announce(key, spec.addrs.iter().map(|a| question(spec.mac, a.ip)).collect());
+        }
+    }
+
+    fn go_on_asking(&mut self, now: Instant, plane: &Plane) {
+        match self.probe.handle_timeout(now) {
+            Some(Step::Begin) => self.begin_to_ask(now, plane),
+            Some(Step::Ask) => self.ask(plane),
+            Some(Step::Up) => self.go_live(plane),
+            None => {}
+        }
+    }
+
+    /// Somebody else has one of its addresses.
+    fn yield_to(&mut self, now: Instant, plane: &Plane, by: Holder) {
+        if self.up {
             return;
         }
-        let (name, request) = (nic.name().clone(), &self.wanted.request);
-        let done = match request.side {
-            Side::Client => nic.set_up(up),
-            Side::Server if request.configure => nic.set_carrier(up),
-            Side::Server => Ok(()),
-        };
-        match (done, request.side, up) {
-            (Err(e), ..) => {
-                self.up = !up;
-                warn!(nic = %name, "{e}");
-            }
-            (Ok(()), Side::Client, true) => {
-                // Whoever had another MAC for these addresses is to know at once, and switches the new place.
-                let spec = &request.spec;
-                plane.announce(*key, spec.addrs.iter().map(|a| announcement(spec.mac, a.ip)).collect());
-                info!(nic = %name, mac = %request.spec.mac, mode = %nic.mode(), "nic ready");
-            }
-            (Ok(()), Side::Client, false) => info!(nic = %name, "nic down until there is a session"),
-            (Ok(()), Side::Server, _) => {}
+        if self.probe.is_asking() {
+            self.set_link(false);
+            self.hold_back(plane);
         }
+        if self.told.replace(by.clone()) != Some(by.clone()) {
+            let mend = match &by.who {
+                Who::Lan(_) => "give that host or this NIC another address".to_owned(),
+                Who::Here(interface) => format!("run `ip addr flush dev {interface} to {}`", by.ip),
+            };
+            error!(
+                nic = %self.name(),
+                "{by}, and this NIC is to have it: the NIC stays down and asks again every 5 s; {mend} (or write \
+                 probe = false, and nobody is asked)"
+            );
+        }
+        self.probe = Probe::taken(now, by);
     }
 
     /// True where something had to be put right, or could not be.
     fn mend(&mut self) -> bool {
         let State::Here { nic, key: Some(_), .. } = &mut self.state else { return false };
-        match nic.mend(&self.wanted.request, self.up) {
+        match nic.mend(&self.wanted.request, self.up || self.probe.is_asking()) {
             Ok(mended) => {
                 let what = mended.join(", ");
                 if !mended.is_empty() {
@@ -397,7 +561,7 @@ impl Port {
         if let Some(key) = key {
             plane.remove_nic(*key);
         }
-        self.up = false;
+        (self.up, self.probe) = (false, Probe::Idle);
         self.state = State::Gone { next: now + RETRY };
     }
 
