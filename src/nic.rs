@@ -236,6 +236,12 @@ pub fn abandon(traces: &Traces, process: u32) -> Result<Option<String>, NicError
     Ok(Some(format!("{} is set down", link.name)))
 }
 
+/// An interface of this number is there and goes with the last descriptor on it, as a tap does.
+pub fn is_passing(index: u32) -> io::Result<bool> {
+    let link = Netlink::open()?.link(index).map_err(|e| io::Error::other(e.to_string()))?;
+    Ok(link.is_some_and(|link| link.kind.as_deref() == Some("tun") && !link.persistent))
+}
+
 impl Nic {
     fn new(netlink: Netlink, request: &NicRequest, link: &Link, created: bool) -> Self {
         Self {

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keys::PrivateKey;
-use crate::types::{NicMode, NicRules, OffloadMode, Routing, Suite};
+use crate::types::{NicMode, NicRules, NicStack, OffloadMode, Suite};
+
+#[path = "tests/stack.rs"]
+mod stack;
 
 /// A folder with the keys that the files below name, and the placeholders that stand for them.
 struct Fixture {

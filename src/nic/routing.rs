@@ -111,17 +111,18 @@ impl Nic {
         let netns = request.stack.netns.as_ref();
         let of_all = devices.sysctl(netns, Sysctl::RpFilter, "all").and_then(|file| sysctl::read(&file));
         let strict = of_all.is_ok_and(|value| value == 1);
-        let wanted: [(Sysctl, fn(u8, bool) -> Option<u8>); 4] = [
-            (Sysctl::ArpIgnore, |now, _| (now == 0).then_some(1)),
-            (Sysctl::ArpAnnounce, |now, _| (now < 2).then_some(2)),
+        let to = |key, now| match key {
+            Sysctl::ArpIgnore => (now == 0).then_some(1),
+            Sysctl::ArpAnnounce => (now < 2).then_some(2),
             // The strict filter asks the main table about broadcasts, and that names one of the NICs.
-            (Sysctl::RpFilter, |now, strict| (now == 1 || (strict && now == 0)).then_some(2)),
-            (Sysctl::AcceptRa, |now, _| (now != 0).then_some(0)),
-        ];
-        for (key, to) in wanted {
+            Sysctl::RpFilter => (now == 1 || (strict && now == 0)).then_some(2),
+            Sysctl::AcceptRa => (now != 0).then_some(0),
+            Sysctl::DisableIpv6 => None,
+        };
+        for key in [Sysctl::ArpIgnore, Sysctl::ArpAnnounce, Sysctl::RpFilter, Sysctl::AcceptRa] {
             let changed = devices
                 .sysctl(netns, key, self.name.as_str())
-                .and_then(|file| self.change_sysctl(key, file, |now| to(now, strict)));
+                .and_then(|file| self.change_sysctl(key, file, |now| to(key, now)));
             if let Err(e) = changed {
                 // The contract drops wrong ARP answers anyway.
                 debug!(nic = %self.name, ?key, "cannot be set: {e}");
@@ -201,11 +202,8 @@ fn free_table(netlink: &mut Netlink, name: &NicName) -> Result<u32, NetlinkError
     let (first, count) = TABLES;
     let rules = netlink.rules()?;
     let start = hash(name.as_str()).checked_rem(count).unwrap_or(0);
-    let mut numbers = (0..count).map(|n| {
-        let n = start.wrapping_add(n);
-        first.saturating_add(n.checked_rem(count).unwrap_or(0))
-    });
-    while let Some(table) = numbers.next() {
+    for n in 0..count {
+        let table = first.saturating_add(start.saturating_add(n).checked_rem(count).unwrap_or(0));
         if !rules.iter().any(|rule| rule.table == table) && netlink.routes(Some(table))?.is_empty() {
             return Ok(table);
         }

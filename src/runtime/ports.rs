@@ -10,31 +10,31 @@
 //!
 //! [`Ports::set`] takes the whole list each time. What stays as it was is not touched.
 
+mod live;
+mod port;
 mod probe;
 mod spaces;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use self::probe::{Holder, Probe, Step, Who};
+use self::port::{Port, State};
+use self::probe::{Holder, Who};
 use self::spaces::Spaces;
 use super::keeper::Keeper;
-use super::plane::{NicSetup, Plane};
+use super::plane::Plane;
 use super::status::model;
 use crate::dataplane::NicKey;
-use crate::metrics::{Flow, NicCounters};
+use crate::metrics::Flow;
 use crate::nic::events::Event;
-use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
-use crate::policy::Contract;
+use crate::nic::{self, Nic, NicError, NicRequest};
 use crate::proto::output::PeerId;
-use crate::types::{MacAddr, NetnsName, NicId, NicName, NicRules};
-use crate::wire::announce::{announcement, question};
+use crate::types::{MacAddr, NetnsName, NicId, NicRules};
 use crate::wire::control::NicReport;
 
 /// How often a NIC that is gone is tried again.
@@ -57,32 +57,14 @@ pub struct Wanted {
     pub probe: bool,
 }
 
-enum State {
-    /// Open. The queues are here until the NIC has its number, then a worker has them, under the key.
-    Here { nic: Nic, queues: Vec<Queue>, key: Option<NicKey> },
-    /// Its interface is gone.
-    Gone { next: Instant },
-}
-
-struct Port {
-    wanted: Wanted,
-    counters: Arc<NicCounters>,
-    state: State,
-    up: bool,
-    probe: Probe,
-    /// Who has its address, as people were last told.
-    told: Option<Holder>,
-    /// When its interface is to be looked at: somebody may have changed it.
-    look: Option<Instant>,
-}
-
 /// All NICs.
 pub struct Ports {
-    keeper: Rc<Keeper>,
     ports: Vec<Port>,
     spaces: Spaces,
     live: HashSet<PeerId>,
     tunnels: HashMap<PeerId, (SocketAddr, SocketAddr)>,
+    /// Dropped last: it cleans up what it finds.
+    keeper: Rc<Keeper>,
 }
 
 impl Ports {
@@ -94,6 +76,16 @@ impl Ports {
             spaces: Spaces::default(),
             live: HashSet::new(),
             tunnels: HashMap::new(),
+        }
+    }
+
+    /// Removes what killed servers have left of themselves on this box: rules without routes, and empty namespaces.
+    pub fn sweep(&self) {
+        self.keeper.sweep();
+        match nic::sweep_rules() {
+            Ok(0) => {}
+            Ok(count) => info!(count, "removed routing rules that a killed tap-rs has left"),
+            Err(e) => warn!("{e}"),
         }
     }
 
@@ -292,297 +284,4 @@ impl Ports {
         }
         self.settle(now, plane);
     }
-}
-
-impl Port {
-    fn new(now: Instant, wanted: Wanted, keeper: &Keeper, queues: usize) -> (Self, Result<(), NicError>) {
-        let (state, opened) = match open(&wanted.request, keeper, queues) {
-            Ok((nic, queues)) => (State::Here { nic, queues, key: None }, Ok(())),
-            Err(e) => (State::Gone { next: now + RETRY }, Err(e)),
-        };
-        let (counters, probe) = (Arc::default(), Probe::Idle);
-        (Self { wanted, counters, state, up: false, probe, told: None, look: None }, opened)
-    }
-
-    fn name(&self) -> &NicName {
-        &self.wanted.request.spec.name
-    }
-
-    fn netns(&self) -> Option<&NetnsName> {
-        self.wanted.request.stack.netns.as_ref()
-    }
-
-    fn nic(&self) -> Option<&Nic> {
-        match &self.state {
-            State::Here { nic, .. } => Some(nic),
-            State::Gone { .. } => None,
-        }
-    }
-
-    fn key(&self) -> Option<NicKey> {
-        match &self.state {
-            State::Here { key, .. } => *key,
-            State::Gone { .. } => None,
-        }
-    }
-
-    fn snapshot(&self, peer: String) -> model::Nic {
-        let (spec, c) = (&self.wanted.request.spec, &self.counters);
-        let flow = |f: &Flow| model::Flow { frames: f.frames.load(Relaxed), bytes: f.bytes.load(Relaxed) };
-        let server = self.wanted.request.side == Side::Server;
-        let state = match self.nic() {
-            None => "gone",
-            Some(_) if self.up || server => "up",
-            Some(_) => match &self.probe {
-                Probe::Idle => "down",
-                Probe::Asking { .. } => "probing",
-                Probe::Taken { .. } => "conflict",
-            },
-        };
-        let conflict = match &self.probe {
-            Probe::Taken { by, .. } => Some(by.to_string()),
-            _ => None,
-        };
-        model::Nic {
-            name: spec.name.to_string(),
-            peer,
-            mode: self.wanted.request.mode.to_string(),
-            state: state.to_owned(),
-            conflict,
-            netns: self.netns().map(ToString::to_string),
-            table: self.nic().and_then(Nic::table),
-            mac: spec.mac.to_string(),
-            addrs: spec.addrs.iter().map(ToString::to_string).collect(),
-            mtu: spec.mtu.bytes(),
-            offload: self.nic().map_or_else(String::new, |nic| nic.offloads().to_string()),
-            uplink: flow(&c.uplink),
-            downlink: flow(&c.downlink),
-            drops: c.drops.seen().map(|(r, n)| (r.label().to_owned(), n)).collect(),
-        }
-    }
-
-    fn is_there(&mut self) -> bool {
-        match &mut self.state {
-            State::Here { nic, .. } => matches!(nic.link(), Ok(Some(_))),
-            State::Gone { .. } => false,
-        }
-    }
-
-    /// The same interface for the same peer: at the most rules or a number still to be learnt differ.
-    fn serves(&self, w: &Wanted) -> bool {
-        let number = self.wanted.id.is_none() || self.wanted.id == w.id;
-        self.wanted.peer == w.peer && number && self.wanted.request == w.request
-    }
-
-    fn rewant(&mut self, wanted: Wanted, plane: &Plane, tunnel: Option<(SocketAddr, SocketAddr)>) {
-        let changed = self.wanted != wanted;
-        self.wanted = wanted;
-        if let (true, Some(key)) = (changed, self.key()) {
-            plane.update_nic(key, &self.contract(tunnel), self.wanted.reply_arp);
-        }
-    }
-
-    fn contract(&self, tunnel: Option<(SocketAddr, SocketAddr)>) -> Contract {
-        let mut contract = Contract::new(&self.wanted.request.spec, self.wanted.rules);
-        contract.set_tunnel(tunnel);
-        contract
-    }
-
-    /// Hands the queues over as soon as the NIC has a number.
-    fn plug(&mut self, plane: &mut Plane, tunnel: Option<(SocketAddr, SocketAddr)>) {
-        let contract = self.contract(tunnel);
-        let asks = self.asks();
-        let (Some(id), State::Here { nic, queues, key: key @ None }) = (self.wanted.id, &mut self.state)
-        else {
-            return;
-        };
-        let setup = NicSetup {
-            peer: self.wanted.peer,
-            id,
-            contract,
-            counters: Arc::clone(&self.counters),
-            reply_arp: self.wanted.reply_arp,
-        };
-        let added = plane.add_nic(std::mem::take(queues), &setup);
-        *key = Some(added);
-        if asks {
-            plane.hold(added, true);
-        }
-        if self.wanted.request.side == Side::Server {
-            // Until there is a session the cable is out.
-            self.up = true;
-            info!(nic = %nic.name(), mac = %self.wanted.request.spec.mac, mode = %nic.mode(), "nic ready");
-        }
-    }
-
-    /// A client's link follows the session. A server's carrier does.
-    fn set_up(&mut self, now: Instant, plane: &Plane, up: bool) {
-        let State::Here { nic, key: Some(_), .. } = &mut self.state else { return };
-        match self.wanted.request.side {
-            Side::Server => {
-                if std::mem::replace(&mut self.up, up) != up
-                    && self.wanted.request.configure
-                    && let Err(e) = nic.set_carrier(up)
-                {
-                    self.up = !up;
-                    warn!(nic = %nic.name(), "{e}");
-                }
-            }
-            Side::Client if !up => self.go_down(plane),
-            Side::Client if self.up || self.probe != Probe::Idle => {}
-            Side::Client if self.asks() => self.begin_to_ask(now, plane),
-            Side::Client => self.go_up(plane),
-        }
-    }
-
-    /// Its LAN is asked about its addresses first.
-    fn asks(&self) -> bool {
-        let Wanted { request, rules, probe, .. } = &self.wanted;
-        // A bridge stands for a whole segment, where others may have any address.
-        *probe && request.side == Side::Client && !rules.bridge && !request.spec.addrs.is_empty()
-    }
-
-    fn set_link(&mut self, up: bool) -> bool {
-        let State::Here { nic, .. } = &mut self.state else { return false };
-        nic.set_up(up).map_err(|e| warn!(nic = %nic.name(), "{e}")).is_ok()
-    }
-
-    fn go_up(&mut self, plane: &Plane) {
-        if self.set_link(true) {
-            self.go_live(plane);
-        }
-    }
-
-    /// Its link is up, and from now on it is the host.
-    fn go_live(&mut self, plane: &Plane) {
-        let State::Here { nic, key: Some(key), .. } = &self.state else { return };
-        let spec = &self.wanted.request.spec;
-        plane.hold(*key, false);
-        // Whoever had another MAC for these addresses is to know at once, and switches the new place.
-        plane.announce(*key, spec.addrs.iter().map(|a| announcement(spec.mac, a.ip)).collect());
-        info!(nic = %nic.name(), mac = %spec.mac, mode = %nic.mode(), "nic ready");
-        (self.up, self.told) = (true, None);
-    }
-
-    fn go_down(&mut self, plane: &Plane) {
-        let was_up = self.up;
-        if (was_up || self.probe.is_asking()) && self.set_link(false) {
-            self.up = false;
-            self.hold_back(plane);
-            if was_up {
-                info!(nic = %self.name(), "nic down until there is a session");
-            }
-        }
-        self.probe = Probe::Idle;
-    }
-
-    fn hold_back(&self, plane: &Plane) {
-        if let (true, Some(key)) = (self.asks(), self.key()) {
-            plane.hold(key, true);
-        }
-    }
-
-    fn begin_to_ask(&mut self, now: Instant, plane: &Plane) {
-        let spec = &self.wanted.request.spec;
-        let State::Here { nic, .. } = &mut self.state else { return };
-        if let Ok(Some((ip, interface))) = nic.address_elsewhere(&spec.addrs) {
-            return self.yield_to(now, plane, Holder { ip, who: Who::Here(interface) });
-        }
-        self.hold_back(plane);
-        if self.set_link(true) {
-            self.ask(plane);
-            self.probe = Probe::begun(now);
-        } else {
-            self.probe = Probe::Idle;
-        }
-    }
-
-    fn ask(&self, plane: &Plane) {
-        let spec = &self.wanted.request.spec;
-        if let Some(key) = self.key() {
-            plane.announce(key, spec.addrs.iter().map(|a| question(spec.mac, a.ip)).collect());
-        }
-    }
-
-    fn go_on_asking(&mut self, now: Instant, plane: &Plane) {
-        match self.probe.handle_timeout(now) {
-            Some(Step::Begin) => self.begin_to_ask(now, plane),
-            Some(Step::Ask) => self.ask(plane),
-            Some(Step::Up) => self.go_live(plane),
-            None => {}
-        }
-    }
-
-    /// Somebody else has one of its addresses.
-    fn yield_to(&mut self, now: Instant, plane: &Plane, by: Holder) {
-        if self.up {
-            return;
-        }
-        if self.probe.is_asking() {
-            self.set_link(false);
-            self.hold_back(plane);
-        }
-        if self.told.replace(by.clone()) != Some(by.clone()) {
-            let mend = match &by.who {
-                Who::Lan(_) => "give that host or this NIC another address".to_owned(),
-                Who::Here(interface) => format!("run `ip addr flush dev {interface} to {}`", by.ip),
-            };
-            error!(
-                nic = %self.name(),
-                "{by}, and this NIC is to have it: the NIC stays down and asks again every 5 s; {mend} (or write \
-                 probe = false, and nobody is asked)"
-            );
-        }
-        self.probe = Probe::taken(now, by);
-    }
-
-    /// True where something had to be put right, or could not be.
-    fn mend(&mut self) -> bool {
-        let State::Here { nic, key: Some(_), .. } = &mut self.state else { return false };
-        match nic.mend(&self.wanted.request, self.up || self.probe.is_asking()) {
-            Ok(mended) => {
-                let what = mended.join(", ");
-                if !mended.is_empty() {
-                    warn!(nic = %nic.name(), "somebody has changed this interface; put right: {what}");
-                }
-                !mended.is_empty()
-            }
-            Err(e) => {
-                warn!(nic = %nic.name(), "somebody has changed this interface: {e}");
-                false
-            }
-        }
-    }
-
-    fn lose(&mut self, now: Instant, keeper: &Keeper, plane: &Plane) {
-        let State::Here { nic, key, .. } = &self.state else { return };
-        keeper.release(nic.index(), self.netns());
-        warn!(nic = %nic.name(), "the interface is gone; it is opened again as soon as that is possible");
-        if let Some(key) = key {
-            plane.remove_nic(*key);
-        }
-        (self.up, self.probe) = (false, Probe::Idle);
-        self.state = State::Gone { next: now + RETRY };
-    }
-
-    fn try_open(&mut self, now: Instant, keeper: &Keeper, queues: usize) {
-        match open(&self.wanted.request, keeper, queues) {
-            Ok((nic, queues)) => {
-                info!(nic = %self.name(), "the interface is back");
-                self.state = State::Here { nic, queues, key: None };
-            }
-            Err(e) => {
-                tracing::debug!(nic = %self.name(), "{e}");
-                self.state = State::Gone { next: now + RETRY };
-            }
-        }
-    }
-}
-
-fn open(request: &NicRequest, keeper: &Keeper, queues: usize) -> Result<(Nic, Vec<Queue>), NicError> {
-    let (nic, queues) = nic::open_with(keeper, request, queues)?;
-    if let Err(e) = keeper.guard(&nic, request.stack.netns.as_ref(), request.side) {
-        warn!(nic = %nic.name(), "nobody will take this interface down if tap-rs is killed: {e}");
-    }
-    Ok((nic, queues))
 }

@@ -128,6 +128,7 @@ impl Host {
             config,
         };
         let config = host.config.clone();
+        host.ports.sweep();
         host.adopt(now, &config)?;
         sandbox::filter();
         info!(bind = %local, clients = config.clients.len(), "server started");

@@ -149,6 +149,7 @@ impl Desk {
 
     /// The tunnel is gone. Where it ended in order there is nothing left to do.
     fn clean_up(&mut self) {
+        self.await_last_taps();
         let mut spaces = Vec::new();
         for Guarded { netns, traces } in std::mem::take(&mut self.guarded) {
             let abandon = || nic::abandon(&traces, self.tunnel).map_err(|e| io::Error::other(e.to_string()));
@@ -169,6 +170,23 @@ impl Desk {
         }
         if let Some(pid) = &self.rules.pid {
             let _ = fs::remove_file(pid);
+        }
+    }
+
+    /// A killed tunnel's taps go with its last descriptor, which may be closed after the line.
+    fn await_last_taps(&self) {
+        let passing = |guarded: &Guarded| {
+            let there = guarded.netns.as_ref().map(netns::open);
+            let index = guarded.traces.index;
+            there.is_some_and(|netns| {
+                netns.and_then(|n| within(&n, || nic::is_passing(index))).unwrap_or(false)
+            })
+        };
+        for _ in 0..200 {
+            if !self.guarded.iter().any(passing) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
