@@ -15,7 +15,8 @@ use super::owner::Owner;
 
 /// The address of `owner`'s that the frame claims for another MAC, and that MAC.
 pub(super) fn by_other(owner: &Owner, head: &[u8], total: usize) -> Option<(IpAddr, MacAddr)> {
-    let link = Link::parse(head).filter(|link| link.src != owner.mac)?;
+    // Behind a tag is another LAN.
+    let link = Link::parse(head).filter(|link| link.src != owner.mac && link.tags == 0)?;
     match link.ethertype {
         ethertype::ARP => {
             let arp = Arp::parse(head, link.l3).filter(|arp| arp.sender_mac != owner.mac)?;
