@@ -152,7 +152,7 @@ impl Devices for Here {
 impl Here {
     fn inside<T>(&self, netns: Option<&NetnsName>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let Some(netns) = netns else { return work() };
-        let netns = netns::open_or_make(netns, std::process::id(), is_like_us)?;
+        let netns = netns::open_or_make(netns, true, std::process::id(), is_like_us)?;
         netns::within(&netns, work)
     }
 }

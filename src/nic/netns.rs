@@ -43,10 +43,16 @@ pub fn open(name: &NetnsName) -> io::Result<File> {
 }
 
 /// The namespace of this name, made where there is none: then with its loopback interface up, and marked as made by the
-/// process with this number. So is one that a process has left that runs no more.
+/// process with this number. So is one that a process has left that runs no more. One that others have made is refused
+/// unless it `may_be_others`.
 ///
 /// To be called in a process for the purpose: it may be in another namespace afterwards.
-pub fn open_or_make(name: &NetnsName, process: u32, runs: impl Fn(u32) -> bool) -> io::Result<File> {
+pub fn open_or_make(
+    name: &NetnsName,
+    may_be_others: bool,
+    process: u32,
+    runs: impl Fn(u32) -> bool,
+) -> io::Result<File> {
     let netns = match File::open(path(name)) {
         Ok(netns) => netns,
         Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -58,6 +64,11 @@ pub fn open_or_make(name: &NetnsName, process: u32, runs: impl Fn(u32) -> bool) 
     let adopt = || {
         let mut netlink = Netlink::open()?;
         let Some(lo) = loopback(&mut netlink)? else { return Ok(()) };
+        if maker(&lo).is_none() && !may_be_others {
+            return Err(io::Error::other(
+                "it is there already, and was not in the config when tap-rs was started; restart tap-rs",
+            ));
+        }
         if maker(&lo).is_some_and(|pid| pid == NOBODY || !runs(pid)) {
             netlink.set_alias(lo.index, &mark(process)).map_err(refused)?;
             netlink.set_up(lo.index, true).map_err(refused)?;

@@ -49,6 +49,8 @@ const ROOM: usize = 512;
 pub struct Rules {
     /// Which scripts may run.
     pub script: ScriptPolicy,
+    /// Which network namespaces of others may be entered.
+    pub netns: Vec<NetnsName>,
     /// The pid file, to be removed at the end.
     pub pid: Option<PathBuf>,
 }

@@ -218,3 +218,51 @@ fn a_file_that_is_no_namespace_is_told_with_what_mends_it() {
     assert!(file.exists());
     std::fs::remove_file(file).unwrap();
 }
+
+#[test]
+fn the_keeper_enters_no_namespace_of_others_that_the_config_did_not_name_at_the_start() {
+    needs_root!();
+    let lab = Lab::new();
+    let nic = &lab.sites[0].nics[0];
+    let named = Named::beside(&lab);
+    assert!(Command::new("ip").args(["netns", "add", &named.0]).status().unwrap().success());
+    let mut server = start(&lab, &Edit::default());
+    lab.write("server.toml", lab.server_toml(&named.edit()));
+    server.reload();
+    server.wait_for_log(&["was not in the config when tap-rs was started", &named.0], SOON);
+    assert!(!named.has_link(&nic.on_server));
+    server.terminate();
+    let _server = start_server(&lab, &named);
+    assert!(named.has_link(&nic.on_server));
+}
+
+/// A service has mounts of its own, and what it mounts there nobody else sees.
+#[test]
+fn a_namespace_is_made_where_process_1_sees_it() {
+    needs_root!();
+    let lab = Lab::new();
+    let named = Named::beside(&lab);
+    lab.write("server.toml", lab.server_toml(&named.edit()));
+    let mut command = Command::new("unshare");
+    let own_mounts = "unshare --mount --propagation slave \"$0\" -c \"$1\" & wait $!";
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "nsenter"]);
+    command.arg(format!("--net=/run/netns/{}", lab.server.name()));
+    command.args(["sh", "-c", own_mounts, TAP_RS]).arg(lab.dir().join("server.toml"));
+    let mut program = Program::watch(command, "process 1".to_owned());
+    program.wait_for_log(&[NIC_READY], SOON);
+    let child = |pid: u32| -> u32 {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        children.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let first = child(program.pid());
+    let seen = || {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{first}/ns/mnt")).args(["ip", "-n", &named.0, "link"]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert!(seen().contains(&lab.sites[0].nics[0].on_server), "{}", seen());
+    let line = format!("kill -TERM {}", child(first));
+    assert!(Command::new("/bin/sh").args(["-c", &line]).status().unwrap().success());
+    assert!(program.wait(SOON).success());
+    assert!(!named.exists());
+}

@@ -190,10 +190,12 @@ impl Desk {
         }
     }
 
-    /// The network namespace of this name, made where there is none.
+    /// The network namespace of this name, made where there is none. Of those that others have made, only what the config
+    /// named at the start: whoever takes the tunnel over is not to get into any.
     fn netns(&self, name: &NetnsName) -> io::Result<File> {
         let tunnel = self.tunnel;
-        let open = || netns::open_or_make(name, tunnel, |pid| is_like(pid, tunnel)).map(Some);
+        let known = self.rules.netns.contains(name);
+        let open = || netns::open_or_make(name, known, tunnel, |pid| is_like(pid, tunnel)).map(Some);
         for_everybody(open)?.ok_or_else(|| ErrorKind::InvalidData.into())
     }
 
