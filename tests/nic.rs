@@ -396,7 +396,7 @@ fn addresses_and_routes_are_told_of() {
         nl.add_address(eth0, "10.9.0.7".parse().unwrap(), 24).unwrap();
         wait_for(&mut events, |e| *e == Event::AddressChanged { index: eth0 });
         nl.delete_address(eth0, "10.9.0.7".parse().unwrap(), 24).unwrap();
-        wait_for(&mut events, |e| *e == Event::RouteChanged { index: Some(eth0) });
+        wait_for(&mut events, |e| *e == Event::RouteChanged { index: Some(eth0), gone: true });
         // More than the socket's buffer holds.
         for i in 0..5000u32 {
             nl.set_mtu(eth0, 1000 + i % 2).unwrap();

@@ -31,9 +31,14 @@ pub enum Event {
     RouteChanged {
         /// The number of the one interface that it leads to.
         index: Option<u32>,
+        /// It is no more.
+        gone: bool,
     },
     /// A rule that chooses routing tables has come or gone.
-    RuleChanged,
+    RuleChanged {
+        /// It is no more.
+        gone: bool,
+    },
     /// Events have been lost: look at everything again ([`super::netlink::Netlink::links`]).
     Overrun,
 }
@@ -102,9 +107,9 @@ fn to_event(kind: u16, body: &[u8]) -> Option<Event> {
         }
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
             let index = Route::parse(body).and_then(|route| route.interface);
-            Some(Event::RouteChanged { index })
+            Some(Event::RouteChanged { index, gone: kind == libc::RTM_DELROUTE })
         }
-        libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Event::RuleChanged),
+        libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Event::RuleChanged { gone: kind == libc::RTM_DELRULE }),
         _ => None,
     }
 }

@@ -178,8 +178,9 @@ impl Ports {
             let concerns = |e: &Event| match e {
                 Event::LinkNew(link) => link.index == index,
                 Event::AddressChanged { index: i } => *i == index,
-                Event::RouteChanged { index: i } => *i == Some(index),
-                Event::RuleChanged | Event::Overrun => true,
+                Event::RouteChanged { index: i, gone } => *gone && *i == Some(index),
+                Event::RuleChanged { gone } => *gone,
+                Event::Overrun => true,
                 Event::LinkGone { .. } => false,
             };
             if events.iter().any(concerns) {

@@ -45,15 +45,19 @@ impl Netlink {
 
     /// The addresses of the interface with this number.
     pub fn addresses(&mut self, index: u32) -> Result<Vec<Address>> {
-        let mut all = self.all_addresses()?;
-        all.retain(|a| a.index == index);
-        Ok(all)
+        self.addresses_of(index, |a| a.index == index)
     }
 
     /// The addresses of all interfaces.
     pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
-        let message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &head(0, 0, 0));
-        self.query(("list", "the addresses"), message, libc::RTM_NEWADDR, Address::parse)
+        self.addresses_of(0, |_| true)
+    }
+
+    /// Kernels from 4.20 on look through one interface where its number is given; older ones give everything.
+    fn addresses_of(&mut self, index: u32, wanted: impl Fn(&Address) -> bool) -> Result<Vec<Address>> {
+        let message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &head(0, 0, index));
+        let parse = |body: &[u8]| Address::parse(body).filter(&wanted);
+        self.query(("list", "the addresses"), message, libc::RTM_NEWADDR, parse)
     }
 }
 
