@@ -23,6 +23,7 @@
 )]
 
 pub mod landlock;
+pub mod limits;
 pub mod netlink;
 pub mod packet;
 pub mod poll;

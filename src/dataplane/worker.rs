@@ -212,10 +212,10 @@ impl Worker {
                 nics.into_iter().for_each(|nic| self.close(nic));
                 sessions.into_iter().for_each(|index| self.downlink.forget(index));
             }
-            Command::AddNic { key, peer, id, queue, contract, counters, reply_arp } => {
+            Command::AddNic { key, peer, id, queue, reads, contract, counters, reply_arp } => {
                 let expected = FIRST_EXPECTED;
                 let nic = Nic { peer, id, queue, contract: *contract, counters, reply_arp, expected };
-                self.add_nic(key, nic);
+                self.add_nic(key, nic, reads);
             }
             Command::UpdateNic { key, contract, reply_arp } => {
                 if let Some(nic) = self.tables.nics.get_mut(&key) {
@@ -259,11 +259,11 @@ impl Worker {
         }
     }
 
-    fn add_nic(&mut self, key: NicKey, nic: Nic) {
+    fn add_nic(&mut self, key: NicKey, nic: Nic, reads: bool) {
         if !self.tables.peers.contains_key(&nic.peer) {
             return;
         }
-        if let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ) {
+        if reads && let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ) {
             self.out.tell(Notice::NicDead { key, error });
             return;
         }

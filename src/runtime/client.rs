@@ -4,6 +4,7 @@ mod push;
 mod resolve;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use super::daemon::Background;
 use super::keeper::Keeper;
 use super::load;
 use super::path::{any_like, ceiling};
-use super::plane::Plane;
+use super::plane::{self, Plane, local_addr};
 use super::ports::{Ports, Wanted};
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
@@ -94,13 +95,14 @@ impl Session {
         let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let client = Client::new(now, params, rng)
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
-        let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
-        let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
+        let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
+        let sockets = bind(workers).map_err(|e| cannot("open a UDP socket", e))?;
+        let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address", e))?;
         let asked = Listener::open(path);
         // A client reads no file after this.
         let sandbox = sandbox::confine(&[]);
         let (mut plane, notices) =
-            Plane::start(socket, Side::Client).map_err(|e| cannot("start the data plane", e))?;
+            Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces", e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals", e))?;
@@ -419,9 +421,9 @@ fn has_aes() -> bool {
 }
 
 /// A socket for IPv6 and IPv4; for IPv4 alone where the kernel has no IPv6.
-fn bind() -> std::io::Result<UdpSocket> {
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), false)
-        .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), false))
+fn bind(workers: NonZeroU8) -> std::io::Result<Vec<UdpSocket>> {
+    plane::bind((Ipv6Addr::UNSPECIFIED, 0).into(), workers)
+        .or_else(|_| plane::bind((Ipv4Addr::UNSPECIFIED, 0).into(), workers))
 }
 
 /// The NICs of the client's own file, whose numbers the server will tell.

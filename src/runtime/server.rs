@@ -21,7 +21,7 @@ use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
 use super::path::{any_like, ceiling};
-use super::plane::Plane;
+use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
@@ -32,7 +32,6 @@ use crate::keys::{PresharedKey, PrivateKey};
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{ClientSpec, Server, ServerParams};
-use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
 use crate::wire::control::{PushState, Report};
 use crate::wire::datagram::{Header, Type};
@@ -100,12 +99,13 @@ impl Host {
         };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
-        let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
-        let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
+        let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
+        let sockets = plane::bind(config.bind, workers).map_err(|e| bind_failed(config.bind, &e))?;
+        let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);
         let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
-            Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
+            Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
         let mut host = Self {
@@ -193,6 +193,7 @@ impl Host {
             ("private_key", config.common.private_key != self.config.common.private_key),
             ("log", config.common.log != self.config.common.log),
             ("suites", config.suites != self.config.suites),
+            ("workers", config.common.workers != self.config.common.workers),
         ];
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             warn!("a changed {key} takes effect when the server is restarted");

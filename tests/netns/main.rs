@@ -19,3 +19,4 @@ mod reload;
 mod running;
 mod stage;
 mod status;
+mod workers;
