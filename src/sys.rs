@@ -22,6 +22,7 @@
     )
 )]
 
+pub mod clock;
 pub mod landlock;
 pub mod limits;
 pub mod netlink;

@@ -16,6 +16,7 @@ use super::uplink::{Turn, Uplink};
 use super::{Command, NicKey, Notice};
 use crate::metrics::WorkerCounters;
 use crate::nic::{Side, VNET_HEADER_LEN};
+use crate::sys::clock;
 use crate::sys::poll::{Epoll, EventFd, Events, Interest, Ready};
 use crate::sys::udp::UdpSocket;
 
@@ -150,9 +151,10 @@ impl Worker {
 
     /// Sleeps, then gives everything that is ready one turn: the socket first, for it also says what is late.
     fn turn(&mut self, events: &mut Events) -> io::Result<Result<(), Stopped>> {
-        let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock()));
+        let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock::now()));
         self.epoll.wait(events, timeout)?;
-        let now = clock();
+        // Once a turn.
+        let now = clock::now();
         self.out.counters.wakeups.fetch_add(1, Relaxed);
         if events.iter().any(|e| e.token == COMMAND) && self.obey()?.is_err() {
             return Ok(Err(Stopped));
@@ -289,9 +291,4 @@ impl Worker {
         // It may be open elsewhere, and would then stay in the set.
         let _ = self.epoll.delete(&nic.queue);
     }
-}
-
-/// The data path's clock, read once a turn.
-fn clock() -> Instant {
-    Instant::now()
 }

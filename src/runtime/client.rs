@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
-use super::control::{LinkEvents, Signals, Wish, until};
+use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
@@ -35,6 +35,7 @@ use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
+use crate::sys::clock;
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
 use crate::wire::control::{PushState, REPORT_NICS};
@@ -67,6 +68,7 @@ struct Session {
     ports: Ports,
     links: LinkEvents,
     signals: Signals,
+    sleeps: Sleeps,
     resolver: Resolver,
     pushes: Pushes,
     _sandbox: Sandbox,
@@ -88,7 +90,7 @@ struct Session {
 
 impl Session {
     fn start(config: ClientConfig, path: &std::path::Path, keeper: Rc<Keeper>) -> Result<Self, Failure> {
-        let now = Instant::now();
+        let now = clock::now();
         let params = params(&config)?;
         let public = params.identity.public();
         let rng = StdRng::from_rng(&mut rand::rng());
@@ -105,6 +107,7 @@ impl Session {
             Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces", e))?;
+        let sleeps = Sleeps::new().map_err(|e| cannot("watch the clock", e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals", e))?;
         let mut ports = Ports::new(Rc::clone(&keeper));
         ports.set(now, &mut plane, local_nics(&config)).map_err(|e| Failure::Refused(e.to_string()))?;
@@ -120,6 +123,7 @@ impl Session {
             ports,
             links,
             signals,
+            sleeps,
             _sandbox: sandbox,
             asked,
             file: path.display().to_string(),
@@ -136,7 +140,7 @@ impl Session {
 
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
-            self.drain(Instant::now());
+            self.drain(clock::now());
             let due = self.due();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
@@ -145,23 +149,24 @@ impl Session {
                     Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),
                     Wish::Rekey => self.client.rekey(),
                 },
-                Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
-                events = self.links.next() => self.handle_links(Instant::now(), &events),
-                address = self.resolver.next() => self.handle_address(Instant::now(), address),
+                Some(notice) = self.notices.recv() => self.handle_notice(clock::now(), notice)?,
+                events = self.links.next() => self.handle_links(clock::now(), &events),
+                address = self.resolver.next() => self.handle_address(clock::now(), address),
                 job = self.pushes.next() => {
-                    if let Some(status) = self.handle_job(Instant::now(), job) {
+                    if let Some(status) = self.handle_job(clock::now(), job) {
                         return Ok(self.stop(status));
                     }
                 }
-                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
-                () = until(due) => self.handle_timeout(Instant::now()),
+                asker = self.asked.next() => self.handle_asker(clock::now(), asker),
+                slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
+                () = until(due) => self.handle_timeout(clock::now()),
             }
         }
     }
 
     /// Everything is put back; the server hears a good-bye. The workers end before the interfaces go.
     fn stop(&mut self, status: u8) -> u8 {
-        let now = Instant::now();
+        let now = clock::now();
         let established = self.client.is_established();
         self.client.shut_down(now);
         self.drain(now);

@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
-use super::control::{LinkEvents, Signals, Wish, until};
+use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
@@ -32,6 +32,7 @@ use crate::keys::{PresharedKey, PrivateKey};
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{ClientSpec, Server, ServerParams};
+use crate::sys::clock;
 use crate::types::{Path, Suite};
 use crate::wire::control::{PushState, Report};
 use crate::wire::datagram::{Header, Type};
@@ -68,6 +69,7 @@ struct Host {
     roster: Roster,
     links: LinkEvents,
     signals: Signals,
+    sleeps: Sleeps,
     local: SocketAddr,
     _sandbox: Sandbox,
     /// Both ends of each client's path, as long as it has a session.
@@ -90,7 +92,7 @@ struct Heard {
 
 impl Host {
     fn start(config: ServerConfig, file: ConfigFile, keeper: Rc<Keeper>) -> Result<Self, Failure> {
-        let now = Instant::now();
+        let now = clock::now();
         let cannot = |what: String, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let params = ServerParams {
             identity: PrivateKey::read(&config.common.private_key)?,
@@ -107,6 +109,7 @@ impl Host {
         let (plane, notices) =
             Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
+        let sleeps = Sleeps::new().map_err(|e| cannot("watch the clock".into(), e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
         let mut host = Self {
             server,
@@ -116,6 +119,7 @@ impl Host {
             roster: Roster::default(),
             links,
             signals,
+            sleeps,
             local,
             _sandbox: sandbox,
             tunnels: BTreeMap::new(),
@@ -136,22 +140,23 @@ impl Host {
 
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
-            self.drain(Instant::now());
+            self.drain(clock::now());
             let due = [self.server.poll_timeout(), self.ports.poll_timeout()].into_iter().flatten().min();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop()),
-                    Wish::Reload => self.reload(Instant::now()),
+                    Wish::Reload => self.reload(clock::now()),
                     Wish::Rekey => warn!("SIGUSR1 renews the session on a client; a server answers its clients"),
                 },
-                Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
+                Some(notice) = self.notices.recv() => self.handle_notice(clock::now(), notice)?,
                 events = self.links.next() => {
-                    self.ports.handle_links(Instant::now(), &mut self.plane, &events);
+                    self.ports.handle_links(clock::now(), &mut self.plane, &events);
                 }
-                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
+                asker = self.asked.next() => self.handle_asker(clock::now(), asker),
+                slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
                 () = until(due) => {
-                    let now = Instant::now();
+                    let now = clock::now();
                     self.server.handle_timeout(now);
                     self.ports.handle_timeout(now, &mut self.plane);
                 }
@@ -161,7 +166,7 @@ impl Host {
 
     /// Every client hears a good-bye. The workers end before the interfaces go.
     fn stop(&mut self) -> u8 {
-        let now = Instant::now();
+        let now = clock::now();
         self.server.shut_down(now);
         self.drain(now);
         self.ports.log_drops();
