@@ -94,6 +94,8 @@ pub enum Command {
         id: NicId,
         /// Where its frames are.
         queue: Queue,
+        /// Read it here; otherwise another worker does, and this one only writes.
+        reads: bool,
         /// What may pass.
         contract: Box<Contract>,
         /// Where to count.

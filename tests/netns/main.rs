@@ -22,3 +22,4 @@ mod routing;
 mod running;
 mod stage;
 mod status;
+mod workers;
