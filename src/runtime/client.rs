@@ -1,6 +1,7 @@
 //! The client: NICs on this LAN, one session to its server.
 
 mod push;
+mod reload;
 mod resolve;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,6 +25,7 @@ use super::load;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
+use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
@@ -47,11 +49,11 @@ const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 /// Runs until a signal or a pushed script ends it. Returns the exit status.
 pub async fn run(
     config: ClientConfig,
-    path: &std::path::Path,
+    file: Source,
     keeper: Rc<Keeper>,
     daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
-    let mut session = Session::start(config, path, keeper)?;
+    let mut session = Session::start(config, file, keeper)?;
     if let Some(daemon) = daemon {
         daemon.started();
     }
@@ -70,8 +72,11 @@ struct Session {
     pushes: Pushes,
     _sandbox: Sandbox,
     asked: Listener,
-    /// The config file, for whoever asks.
-    file: String,
+    /// Where the config comes from.
+    file: Source,
+    keeper: Rc<Keeper>,
+    /// The last push, to be judged again when the config has changed.
+    offered: Option<(u64, Vec<u8>)>,
     /// What became of the last push.
     pushed: Option<model::Push>,
     started: Instant,
@@ -81,24 +86,26 @@ struct Session {
     server: Option<SocketAddr>,
     /// This client's own public key.
     public: PublicKey,
+    /// Tells whether a pre-shared key is still the same without keeping it.
+    psk: Option<[u8; 32]>,
     /// Which advice was last given.
     advised: Option<bool>,
 }
 
 impl Session {
-    fn start(config: ClientConfig, path: &std::path::Path, keeper: Rc<Keeper>) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, file: Source, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = Instant::now();
         let params = params(&config)?;
         let public = params.identity.public();
+        let psk = params.psk.as_ref().map(fingerprint);
         let rng = StdRng::from_rng(&mut rand::rng());
         let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let client = Client::new(now, params, rng)
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
         let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
-        let asked = Listener::open(path);
-        // A client reads no file after this.
-        let sandbox = sandbox::confine(&[]);
+        let asked = Listener::open(&file.path);
+        let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (mut plane, notices) =
             Plane::start(socket, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
@@ -110,7 +117,8 @@ impl Session {
         info!(server = %config.server, suite = suite(&config).noise_name(), "client started");
         Ok(Self {
             resolver: Resolver::new(config.server.clone(), Rc::clone(&keeper)),
-            pushes: Pushes::new(keeper),
+            pushes: Pushes::new(Rc::clone(&keeper)),
+            keeper,
             config,
             client,
             plane,
@@ -120,7 +128,8 @@ impl Session {
             signals,
             _sandbox: sandbox,
             asked,
-            file: path.display().to_string(),
+            file,
+            offered: None,
             pushed: None,
             started: now,
             next_report: None,
@@ -128,6 +137,7 @@ impl Session {
             local,
             server: None,
             public,
+            psk,
             advised: None,
         })
     }
@@ -140,7 +150,10 @@ impl Session {
             tokio::select! {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop(0)),
-                    Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),
+                    Wish::Reload => {
+                        // Whoever sent the signal reads the log.
+                        let _ = self.reload(Instant::now(), false);
+                    }
                     Wish::Rekey => self.client.rekey(),
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
@@ -232,8 +245,16 @@ impl Session {
                 self.advise(greeted);
                 self.resolver.again();
             }
-            Event::Push { revision, blob } => self.pushes.take(revision, &blob, &self.config),
-            Event::Moved(_) | Event::Status { .. } | Event::Report(_) | Event::Flapping => {}
+            Event::Push { revision, blob } => {
+                self.pushes.take(revision, &blob, &self.config);
+                self.offered = Some((revision, blob));
+            }
+            Event::Enrol(_)
+            | Event::Enrolled(_)
+            | Event::Moved(_)
+            | Event::Status { .. }
+            | Event::Report(_)
+            | Event::Flapping => {}
         }
     }
 
@@ -353,9 +374,13 @@ impl Session {
         self.pushed = Some(snapshot::push(revision, state, code));
     }
 
-    fn handle_asker(&self, now: Instant, asker: Asker) {
+    fn handle_asker(&mut self, now: Instant, asker: Asker) {
         match asker.request {
             Request::Status {} => asker.answer(&self.snapshot(now)),
+            Request::Reload { dry_run } => match self.reload(now, dry_run) {
+                Ok(told) => asker.answer(&told),
+                Err(why) => asker.refuse(why),
+            },
         }
     }
 
@@ -371,7 +396,7 @@ impl Session {
             peers: vec![peer],
             nics: self.ports.snapshot(|_| self.config.server.to_string()),
             plane: self.plane.snapshot(),
-            ..snapshot::frame(now, self.started, &self.file, self.local)
+            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
         }
     }
 
@@ -387,6 +412,12 @@ impl Session {
         }
         self.next_report = Some(now + REPORT_EVERY);
     }
+}
+
+/// The files that a reload reads besides the config.
+fn files(config: &ClientConfig) -> impl Iterator<Item = &std::path::Path> {
+    let own = [config.common.private_key.as_path()];
+    own.into_iter().chain(config.psk.as_deref()).chain(config.files.iter().map(|file| file.as_path()))
 }
 
 fn params(config: &ClientConfig) -> Result<ClientParams, Failure> {
@@ -407,8 +438,12 @@ fn suite(config: &ClientConfig) -> Suite {
     if aes { Suite::Aes } else { Suite::ChaCha }.with_psk(config.psk.is_some())
 }
 
+fn fingerprint(psk: &PresharedKey) -> [u8; 32] {
+    crate::proto::pull::hash_of(psk.as_bytes())
+}
+
 /// The processor has instructions for AES and for GCM's multiplication.
-fn has_aes() -> bool {
+pub(super) fn has_aes() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
     #[cfg(target_arch = "aarch64")]

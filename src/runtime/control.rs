@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::config::Moment;
 use crate::nic::events::{Event, Events};
 use crate::sys::poll::await_readable;
 
@@ -83,6 +84,11 @@ impl LinkEvents {
             }
         }
     }
+}
+
+/// The time of day, which a config's moments are compared with.
+pub fn wall_clock() -> Moment {
+    Moment(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()))
 }
 
 /// Waits until `at`; for ever where that is `None`.

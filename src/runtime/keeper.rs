@@ -7,13 +7,15 @@
 //!     └──▶ the tunnel: CAP_NET_ADMIN and nothing else
 //! ```
 //!
-//! It does four things and checks each itself: it opens the devices of taps and macvtaps; it runs a pushed script if
-//! *its* copy of the policy allows that, in a child; it has a child without any rights resolve a name; and when the
+//! It does five things and checks each itself: it opens the devices of taps and macvtaps; it runs a pushed script if
+//! *its* copy of the policy allows that, in a child; it has a child without any rights resolve a name; it writes the key of
+//! an invited client into the config, where the config itself has that invite; and when the
 //! line to it breaks, however the tunnel came to its end, it takes down what must not stay up.
 //!
 //! The line is a pair of sockets. Questions are answered one by one, at once; what takes longer goes on in a child with
 //! a line of its own.
 
+mod enrol;
 mod serve;
 
 use std::fs::File;
@@ -27,8 +29,10 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tracing::info;
 
+use super::reload::Source;
 use super::script::{self, Outcome, Script, ScriptError};
 use crate::config::ScriptPolicy;
+use crate::keys::PublicKey;
 use crate::nic::{Devices, Nic, Side};
 use crate::sys::process::{Copy, split};
 use crate::sys::script::sealed_memfd;
@@ -43,6 +47,8 @@ const ROOM: usize = 512;
 pub struct Rules {
     /// Which scripts may run.
     pub script: ScriptPolicy,
+    /// Where that comes from, again at each reload, and where the keys of invited clients are written.
+    pub config: Source,
     /// The pid file, to be removed at the end.
     pub pid: Option<PathBuf>,
 }
@@ -81,11 +87,24 @@ enum Question {
     Script = b's',
     /// To resolve a name: port, name; with a line.
     Resolve = b'd',
+    /// To read the config again, for its script policy.
+    Policy = b'p',
+    /// To write an invited client's key into the config: the invite's key, the client's.
+    Enrol = b'e',
 }
 
 impl Question {
-    const ALL: [Self; 7] =
-        [Self::Tun, Self::Macvtap, Self::Guard, Self::Release, Self::Runs, Self::Script, Self::Resolve];
+    const ALL: [Self; 9] = [
+        Self::Tun,
+        Self::Macvtap,
+        Self::Guard,
+        Self::Release,
+        Self::Runs,
+        Self::Script,
+        Self::Resolve,
+        Self::Policy,
+        Self::Enrol,
+    ];
 }
 
 impl Keeper {
@@ -105,6 +124,16 @@ impl Keeper {
     pub fn release(&self, index: u32) {
         // A keeper that is gone has nothing to be told.
         let _ = self.ask(Question::Release, &index.to_ne_bytes(), &[]);
+    }
+
+    /// The config has been read again, and the keeper is to go by it, too.
+    pub fn follow(&self) -> io::Result<()> {
+        self.ask(Question::Policy, &[], &[]).map(drop)
+    }
+
+    /// Writes the key of a client into the config, in the place of its invite.
+    pub fn enrol(&self, invite: PublicKey, key: PublicKey) -> io::Result<()> {
+        self.ask(Question::Enrol, &[*invite.as_bytes(), *key.as_bytes()].concat(), &[]).map(drop)
     }
 
     /// Has a script run to its end or its limit, and logs what it says. Dropped, it ends the script.

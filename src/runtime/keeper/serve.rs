@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::enrol::enrol;
 use super::{PATIENCE, Question, ROOM, Rules, Said};
 use crate::config::ScriptPolicy;
+use crate::keys::PublicKey;
 use crate::nic::{self, Devices, Here};
 use crate::runtime::script::{Script, allowed, run_with};
+use crate::runtime::script_policy;
 use crate::sys::poll::await_readable;
 use crate::sys::process::{
     become_nobody, close_others, is_like, keep_memory_private, leave, parent, set_name, split, stand_apart,
@@ -103,6 +106,22 @@ impl Desk {
                 let (pid, _) = number(rest).ok_or_else(bad)?;
                 // This process has a name of its own.
                 if is_like(pid, parent()) { Ok(None) } else { Err(ErrorKind::NotFound.into()) }
+            }
+            Question::Policy => {
+                self.rules.script = self
+                    .rules
+                    .config
+                    .load()
+                    .map(|(config, _)| script_policy(&config))
+                    .map_err(io::Error::other)?;
+                Ok(None)
+            }
+            Question::Enrol => {
+                let (invite, key) = rest.split_first_chunk::<32>().ok_or_else(bad)?;
+                let key = <[u8; 32]>::try_from(key).map_err(|_| bad())?;
+                let keys = PublicKey::try_from(*invite).and_then(|i| Ok((i, PublicKey::try_from(key)?)));
+                let (invite, key) = keys.map_err(|_| bad())?;
+                enrol(&self.rules.config, invite, key).map(|()| None)
             }
             Question::Script => {
                 let limit = rest.first_chunk().map(|ms| Duration::from_millis(u64::from_ne_bytes(*ms)));
