@@ -96,7 +96,7 @@ pub struct StatusArgs {
 /// Whose config to read again.
 #[derive(Args, Clone, Debug)]
 pub struct ReloadArgs {
-    /// Which one: the name of its config file, without `.toml` [default: the only one that runs]
+    /// Which one: its config file, or that file's name without `.toml` [default: the only one that runs]
     pub name: Option<String>,
 
     /// Say what would change, and change nothing
@@ -127,7 +127,8 @@ pub struct InitArgs {
     #[arg(long, value_name = "IFNAME")]
     pub parent: Option<NicName>,
 
-    /// A NIC to project: ip=ADDRESS/PREFIX[,mac=MAC][,ifname=NAME][,client_ifname=NAME][,mtu=N]; may be repeated
+    /// A NIC to project, `ip=ADDRESS/PREFIX`; behind commas perhaps mac=, ifname=, client_ifname=, mtu=. May be
+    /// repeated
     #[arg(long, value_name = "NIC")]
     pub nic: Vec<NicArg>,
 }
@@ -150,7 +151,7 @@ pub struct InviteArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub server: Option<ServerAddr>,
 
-    /// A NIC for it: ip=ADDRESS/PREFIX[,mac=MAC][,ifname=NAME][,client_ifname=NAME][,mtu=N]; may be repeated
+    /// A NIC for it, `ip=ADDRESS/PREFIX`; behind commas perhaps mac=, ifname=, client_ifname=, mtu=. May be repeated
     #[arg(long, value_name = "NIC")]
     pub nic: Vec<NicArg>,
 }
@@ -192,7 +193,7 @@ pub enum ClientsCommand {
         /// Its public key, or a file that holds it
         #[arg(value_name = "KEY")]
         key: String,
-        /// A NIC for it: ip=ADDRESS/PREFIX[,mac=MAC][,ifname=NAME][,client_ifname=NAME][,mtu=N]; may be repeated
+        /// A NIC for it, `ip=ADDRESS/PREFIX`; behind commas perhaps mac=, ifname=, client_ifname=, mtu=. May be repeated
         #[arg(long, value_name = "NIC")]
         nic: Vec<NicArg>,
     },

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tap_rs::config::ScriptPolicy;
 use tap_rs::runtime::keeper::{self, Rules};
+use tap_rs::runtime::reload::Source;
 use tap_rs::runtime::sandbox;
 use tap_rs::runtime::script::Script;
 use tap_rs::sys::process;
@@ -53,6 +54,11 @@ fn main() {
     the_keeper_runs_no_script_that_its_own_policy_does_not_allow();
 }
 
+/// A config that nobody reads.
+fn nowhere() -> Source {
+    Source { path: "/nonexistent/c.toml".into(), overrides: Default::default() }
+}
+
 /// A tunnel that has been taken over asks for a script that the config does not allow.
 fn the_keeper_runs_no_script_that_its_own_policy_does_not_allow() {
     let folder = tempfile::tempdir().unwrap();
@@ -60,7 +66,8 @@ fn the_keeper_runs_no_script_that_its_own_policy_does_not_allow() {
     let text = format!("touch {}", proof.display());
     let policies = [ScriptPolicy::Never, ScriptPolicy::Pinned(vec![[7; 32]]), ScriptPolicy::Any];
     // As in the program: all of them before the first runtime.
-    let keepers = policies.map(|script| keeper::start(Rules { script, pid: None }).unwrap());
+    let keepers =
+        policies.map(|script| keeper::start(Rules { script, config: nowhere(), pid: None }).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (keeper, runs) in keepers.iter().zip([false, false, true]) {
         let script = Script { bytes: text.as_bytes(), limit: Duration::from_secs(10) };

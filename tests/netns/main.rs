@@ -5,8 +5,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clients;
 mod contract;
 mod demo;
+mod enrol;
 mod faults;
 mod forward;
 mod identity;

@@ -13,7 +13,17 @@ use crate::runtime::status::Snapshot;
 /// # Errors
 /// The config's mistakes, a line each; or why nobody could be asked.
 pub fn command(args: &ReloadArgs) -> Result<(), Failure> {
-    let name = args.name.as_deref();
+    let file = args.name.as_deref().map(Path::new).filter(|path| path.is_file());
+    let name = match file {
+        None => args.name.clone(),
+        Some(file) => Some(running(file).ok_or_else(|| {
+            Failure::Refused(format!(
+                "no tap-rs runs with {}; start it with `tap-rs -c FILE`",
+                file.display()
+            ))
+        })?),
+    };
+    let name = name.as_deref();
     let would = reload(name, true)?;
     print(&would)?;
     if args.dry_run {
