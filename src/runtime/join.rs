@@ -37,6 +37,9 @@ use crate::wire::record::Record;
 /// How long the server may take to answer: some handshakes on a bad line.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A server that has answered a HELLO and then so many times none of three INITs does not know the invite.
+const IGNORED: u32 = 2;
+
 /// What every path carries (docs/PROTOCOL.md, section 13).
 const DATAGRAM: u16 = 1232;
 
@@ -133,6 +136,8 @@ struct Line {
     answer: Option<Enrolment>,
     /// The server has answered a HELLO.
     greeted: bool,
+    /// How often it has then not answered an INIT, whatever was tried.
+    ignored: u32,
     established: bool,
 }
 
@@ -153,7 +158,7 @@ impl Line {
         client.handle_address(now, Path::new(server, None), DATAGRAM);
         client.enrol(now, key);
         let openers = HashMap::new();
-        Ok(Self { socket, client, openers, answer: None, greeted: false, established: false })
+        Ok(Self { socket, client, openers, answer: None, greeted: false, ignored: 0, established: false })
     }
 
     /// The server's answer; `None` where there was none in time.
@@ -162,7 +167,7 @@ impl Line {
             let now = Instant::now();
             self.client.handle_timeout(now);
             self.drain()?;
-            if self.answer.is_some() || now >= end {
+            if self.answer.is_some() || self.ignored >= IGNORED || now >= end {
                 self.client.shut_down(now);
                 self.drain()?;
                 return Ok(self.answer);
@@ -224,6 +229,9 @@ impl Line {
                 Output::Install { opener, .. } => drop(self.openers.insert(opener.index(), opener)),
                 Output::Retire { index } => drop(self.openers.remove(&index)),
                 Output::Event { event: Event::Enrolled(state), .. } => self.answer = Some(state),
+                Output::Event { event: Event::Resolve { greeted: true }, .. } => {
+                    self.ignored = self.ignored.saturating_add(1);
+                }
                 Output::Event { event: Event::Established { .. }, .. } => self.established = true,
                 _ => {}
             }

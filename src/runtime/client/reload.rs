@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use super::push::Nics;
 use super::{NICS_OUTLIVE, Session, ceiling, fingerprint, local_nics, params, suite};
-use crate::config::{ClientConfig, Config, NicSource};
+use crate::config::{ClientConfig, Common, Config, NicSource};
 use crate::proto::client::{Client, ClientParams};
 use crate::runtime::log;
 use crate::runtime::ports::Wanted;
@@ -50,6 +50,9 @@ impl Session {
         self.take_nics(now, &config)?;
         self.take_session(now, &config, client);
         log::set(config.common.log);
+        // What counts from the next start is told again by the next reload.
+        let daemon = self.config.common.daemon.take();
+        let config = ClientConfig { common: Common { daemon, ..config.common }, ..config };
         let before = std::mem::replace(&mut self.config, config);
         self.judge_again(&before);
         told.applied = true;

@@ -6,7 +6,7 @@ use tracing::{error, info};
 
 use super::{Host, psks, suites};
 use crate::commands::Failure;
-use crate::config::{Config, ServerConfig};
+use crate::config::{Common, Config, ServerConfig};
 use crate::keys::{PresharedKey, PrivateKey};
 use crate::runtime::log;
 use crate::runtime::reload::{Reloaded, server_difference};
@@ -46,7 +46,9 @@ impl Host {
         self.adopt(now, &config, psks).map_err(|e| e.to_string())?;
         self.server.set_suites(suites(&config));
         log::set(config.common.log);
-        self.config = config;
+        // What counts from the next start is told again by the next reload.
+        let (bind, daemon) = (self.config.bind, self.config.common.daemon.take());
+        self.config = ServerConfig { bind, common: Common { daemon, ..config.common }, ..config };
         told.applied = true;
         Ok(told)
     }
