@@ -52,6 +52,32 @@ mod tests {
         PrivateKey::generate(&mut StdRng::from_seed([n; 32]))
     }
 
+    /// The values that stand in docs/PROTOCOL.md, section 16; the keys are those of its worked example.
+    #[test]
+    fn the_documented_values_are_these() {
+        let doc = include_str!("../../docs/PROTOCOL.md");
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let key = |n: u8, text: &str| {
+            let byte = |i: usize| u8::from_str_radix(text.get(2 * i..2 * i + 2).unwrap(), 16).unwrap();
+            PrivateKey::from_bytes(Zeroizing::new(std::array::from_fn(|i| byte(i) ^ n)))
+        };
+        let server = key(0, "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
+        let client = key(0, "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
+        let secret = std::array::from_fn(|i| i as u8);
+        let invite = key_pair(&secret, &server.public());
+        let public = *client.public().as_bytes();
+        let proof = proof(client.as_bytes(), server.public().as_bytes(), &invite.public(), &public).unwrap();
+        for (name, value) in [
+            ("invite_secret", &secret[..]),
+            ("invite_private", invite.as_bytes()),
+            ("invite_public", invite.public().as_bytes()),
+            ("enrol_proof", &proof),
+        ] {
+            let line = format!("{name}\n    {}\n", hex(value));
+            assert!(doc.contains(&line), "docs/PROTOCOL.md wants\n{line}");
+        }
+    }
+
     #[test]
     fn every_secret_and_every_server_has_a_key_pair_of_its_own() {
         let (a, b) = (key(1).public(), key(2).public());
