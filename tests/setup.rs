@@ -45,7 +45,7 @@ const INIT: [&str; 7] =
 fn init_writes_a_pair_that_matches_and_checks() {
     let dir = tempfile::tempdir().unwrap();
     let next = said(dir.path(), &INIT);
-    assert!(next.contains("tap-rs -c ./server.toml") && next.contains("tap-rs -c client.toml"), "{next}");
+    assert!(next.contains("tap-rs -c server.toml") && next.contains("tap-rs -c client.toml"), "{next}");
     assert!(next.lines().all(|line| line.len() <= 80), "{next}");
     let all = ["client.key", "client.key.pub", "client.toml", "server.key", "server.key.pub", "server.toml"];
     assert_eq!(names(dir.path()), all);

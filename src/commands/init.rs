@@ -79,8 +79,7 @@ impl Plan {
             return Ok(Self { server, client: None });
         }
         let (interface, guess) = ("The client's interface on its LAN", default_interface());
-        let parent =
-            or_ask(args.parent.clone(), "--parent IFNAME", interface, guess.as_deref().or(Some("eth0")))?;
+        let parent = or_ask(args.parent.clone(), "--parent IFNAME", interface, guess.as_deref())?;
         let nics = if args.nic.is_empty() {
             let question = "The address to project from that LAN, with its prefix (like 192.168.1.150/24)";
             vec![or_ask(None, "--nic ip=ADDRESS/PREFIX", question, None)?]
@@ -119,7 +118,7 @@ impl Plan {
     }
 
     fn next(&self, folder: &Path) -> String {
-        let at = |name: &str| shell_word(&folder.join(name));
+        let at = |name: &str| shell_word(&beside(folder, name));
         let server = at("server.toml");
         if self.client.is_none() {
             return format!(
@@ -143,6 +142,11 @@ impl Plan {
     }
 }
 
+/// A file in a folder, as one writes it.
+pub fn beside(folder: &Path, name: &str) -> PathBuf {
+    if folder == Path::new(".") { PathBuf::from(name) } else { folder.join(name) }
+}
+
 /// A client that has its NICs from the server.
 pub fn client_toml(server: &ServerAddr, key: &PublicKey, parent: &NicName, suite: Option<&str>) -> String {
     let suite = suite.map(|s| format!("suite = \"{s}\"\n")).unwrap_or_default();
@@ -163,8 +167,11 @@ pub fn put(path: &Path, text: &str) -> Result<(), Failure> {
 
 /// One sentence where any of these is there.
 pub fn refuse_to_overwrite(folder: &Path, names: &[&str]) -> Result<(), Failure> {
-    let there: Vec<PathBuf> =
-        names.iter().map(|name| folder.join(name)).filter(|path| path.symlink_metadata().is_ok()).collect();
+    let there: Vec<PathBuf> = names
+        .iter()
+        .map(|name| beside(folder, name))
+        .filter(|path| path.symlink_metadata().is_ok())
+        .collect();
     match there.first() {
         None => Ok(()),
         Some(path) => Err(Failure::Refused(format!(

@@ -21,7 +21,7 @@ use super::client::has_aes;
 use super::control::wall_clock;
 use crate::cli::JoinArgs;
 use crate::commands::ask::{default_interface, or_ask};
-use crate::commands::init::{client_toml, put, refuse_to_overwrite};
+use crate::commands::init::{beside, client_toml, put, refuse_to_overwrite};
 use crate::commands::{Failure, print_line};
 use crate::config::{Host, InviteString};
 use crate::keys::{PrivateKey, shell_word};
@@ -50,11 +50,11 @@ const DATAGRAM: u16 = 1232;
 pub fn command(args: &JoinArgs) -> Result<(), Failure> {
     let text = or_ask(args.string.clone(), "the string that `tap-rs invite` printed", "Invite", None)?;
     let invite: InviteString = text.parse().map_err(|e: crate::types::ParseError| Failure::Refused(e.0))?;
-    let at = |name: &str| args.out.join(name);
+    let at = |name: &str| beside(&args.out, name);
     refuse_to_overwrite(&args.out, &["client.toml"])?;
     let guess = default_interface();
     let question = "The interface on the LAN";
-    let parent = or_ask(args.parent.clone(), "--parent IFNAME", question, guess.as_deref().or(Some("eth0")))?;
+    let parent = or_ask(args.parent.clone(), "--parent IFNAME", question, guess.as_deref())?;
     std::fs::create_dir_all(&args.out)
         .map_err(|e| Failure::Refused(format!("cannot make the folder {}: {e}", args.out.display())))?;
     let (key, made) = own_key(&at("client.key"))?;

@@ -76,7 +76,7 @@ fn finishing_a_rotation_ends_a_session_by_the_old_key_at_once() {
     let mut lab = Lab::new();
     lab.keygen("renewed");
     let (_server, client) = lab.up(&Edit::default(), &remote());
-    clients(&lab, &["rotate", "site0", &lab.public_key("renewed").to_owned()]);
+    clients(&lab, &["rotate", "site0", lab.public_key("renewed")]);
     let start = Instant::now();
     clients(&lab, &["rotate", "site0", "--finish"]);
     client.wait_for_log(&["session ended"], SOON);

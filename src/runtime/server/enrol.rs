@@ -55,7 +55,7 @@ impl Host {
             client.keys = vec![key];
             client.invite = client.invite.map(|invite| Invite { until: None, ..invite });
         }
-        let adopted = psks(&config).and_then(|psks| self.adopt(now, &config, psks));
+        let adopted = psks(&config).and_then(|psks| self.adopt_or_keep(now, &config, psks));
         match adopted {
             Ok(()) => {
                 self.config = config;

@@ -43,7 +43,7 @@ impl Host {
             return Ok(told);
         }
         told.log();
-        self.adopt(now, &config, psks).map_err(|e| e.to_string())?;
+        self.adopt_or_keep(now, &config, psks).map_err(|e| e.to_string())?;
         self.server.set_suites(suites(&config));
         log::set(config.common.log);
         // What counts from the next start is told again by the next reload.
@@ -54,6 +54,23 @@ impl Host {
     }
 
     /// Has the clients and NICs of a config, and no others. After an error it has those that it had.
+    pub(super) fn adopt_or_keep(
+        &mut self,
+        now: Instant,
+        config: &ServerConfig,
+        psks: Vec<Option<PresharedKey>>,
+    ) -> Result<(), Failure> {
+        let before = self.ports.wanted();
+        let adopted = self.adopt(now, config, psks);
+        if adopted.is_err()
+            && let Err(e) = self.ports.set(now, &mut self.plane, before)
+        {
+            error!("what was there before the reload is not all there again, and tried until it is: {e}");
+        }
+        adopted
+    }
+
+    /// The same for a server that has none. After an error its NICs are of either config.
     pub(super) fn adopt(
         &mut self,
         now: Instant,
@@ -62,12 +79,8 @@ impl Host {
     ) -> Result<(), Failure> {
         let change = self.roster.change(config, psks)?;
         // NICs first: they alone can fail, and sessions that have ended do not come back.
-        let before = self.ports.wanted();
         change.added.iter().for_each(|(id, _)| self.plane.add_peer(*id));
         if let Err(e) = self.ports.set(now, &mut self.plane, change.nics) {
-            if let Err(e) = self.ports.set(now, &mut self.plane, before) {
-                error!("what was there before the reload is not all there again, and tried until it is: {e}");
-            }
             change.added.iter().for_each(|(id, _)| self.plane.remove_peer(*id));
             return Err(Failure::Refused(e.to_string()));
         }
