@@ -14,7 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   tap-rs demo                           see it work here, then all is gone again
   tap-rs init                           ask a few questions, write configs and keys
-  tap-rs invite branch -c server.toml   let a new box in; prints a string for it
+  tap-rs invite branch -c server.toml   let a new box in; prints a string
   tap-rs join STRING                    be that box
   tap-rs keygen --out keys/client.key   make a key pair; prints the public key
   tap-rs check -c client.toml           say what is wrong with it, and where
@@ -159,7 +159,7 @@ pub struct InviteArgs {
 /// An invite to be used.
 #[derive(Args, Clone, Debug)]
 pub struct JoinArgs {
-    /// What `tap-rs invite` printed; without it, the first line of standard input
+    /// What `tap-rs invite` printed; `-` reads it from standard input [default: asks]
     pub string: Option<String>,
 
     /// Write client.toml and client.key into this folder

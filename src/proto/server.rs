@@ -11,6 +11,8 @@
 //!
 //! A datagram that does not pass its check is a [`DropReason`] and changes nothing.
 
+mod client;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,29 +20,19 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
-use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+pub use self::client::ClientSpec;
+use self::client::{ClientState, Offer};
+use crate::keys::{PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::budget::Budgets;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
-use crate::proto::invite;
 use crate::proto::noise::{Answerer, Seed, respond};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
-use crate::proto::peer::{Handshaken, Peer, Ponged};
+use crate::proto::peer::{Handshaken, Ponged};
 use crate::proto::pull::{chunk, hash_of, revision_of};
-use crate::proto::timers::SILENT_AFTER;
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, Enrolment};
-use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, MAC_LEN, Resp, Type};
-
-/// Two boxes that use one key are told apart by instance: this many changes ...
-const FLAPS: usize = 3;
-/// ... within this time are flapping, ...
-const FLAP_SPAN: Duration = Duration::from_secs(60);
-/// ... and then whoever came last is left alone for this long.
-const FLAP_HOLD: Duration = Duration::from_secs(5);
-
-/// Shortest time between two tries to enrol with one invite.
-const ENROL_GAP: Duration = Duration::from_millis(100);
+use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, Resp, Type};
 
 /// Who the server is.
 pub struct ServerParams {
@@ -50,36 +42,6 @@ pub struct ServerParams {
     pub suites: Vec<Suite>,
     /// A random number for this run of the program.
     pub instance: u64,
-}
-
-/// A client that may connect.
-pub struct ClientSpec {
-    /// Its public keys: whoever proves to have one of them is this client. The session that came last counts,
-    /// whichever key it was made with.
-    pub keys: Vec<PublicKey>,
-    /// Its pre-shared key; a client that has one must use it.
-    pub psk: Option<PresharedKey>,
-    /// It is an invite: it may enrol, and nothing else.
-    pub invite: bool,
-}
-
-struct Offer {
-    revision: u64,
-    hash: [u8; 32],
-    blob: Arc<[u8]>,
-}
-
-struct ClientState {
-    spec: ClientSpec,
-    peer: Peer,
-    offer: Option<Offer>,
-    silent: bool,
-    instance: u64,
-    /// When the instance changed, newest last.
-    changes: Vec<Instant>,
-    due: Option<Instant>,
-    /// When it last wanted to enrol.
-    enrolled: Option<Instant>,
 }
 
 /// The server's state machine. Give it what comes in, ask it for outputs, and call it when its time has come.
@@ -111,17 +73,7 @@ impl Server {
     /// Lets a client in, under a number of the caller's that no other client has.
     pub fn add_client(&mut self, now: Instant, id: PeerId, spec: ClientSpec) {
         self.by_key.extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
-        let client = ClientState {
-            spec,
-            peer: Peer::new(id, now),
-            offer: None,
-            silent: false,
-            instance: 0,
-            changes: Vec::new(),
-            due: None,
-            enrolled: None,
-        };
-        self.clients.insert(id, client);
+        self.clients.insert(id, ClientState::new(now, id, spec));
     }
 
     /// Shuts a client out, at once.
@@ -445,74 +397,6 @@ impl Server {
 
 /// Shortest time between two looks at one client.
 const GRAIN: Duration = Duration::from_millis(1);
-
-impl ClientState {
-    fn offer(&self) -> Control<'static> {
-        self.offer.as_ref().map_or(Control::Offer { revision: 0, length: 0, hash: [0; 32] }, |o| {
-            // A blob has at most 1 MiB.
-            Control::Offer { revision: o.revision, length: o.blob.len() as u32, hash: o.hash }
-        })
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        let heard =
-            self.peer.current.as_ref().map(|slot| self.peer.activity.received().unwrap_or(slot.since));
-        let silent = heard.filter(|_| !self.silent).map(|t| t + SILENT_AFTER);
-        [self.peer.poll_timeout(), self.peer.watch(), silent].into_iter().flatten().min()
-    }
-
-    fn notice_silence(&mut self, now: Instant) -> Option<Event> {
-        let slot = self.peer.current.as_ref()?;
-        let heard = self.peer.activity.received().unwrap_or(slot.since);
-        let silent = now.saturating_duration_since(heard) >= SILENT_AFTER;
-        let changed = std::mem::replace(&mut self.silent, silent) != silent;
-        changed.then_some(if silent { Event::Silent } else { Event::Answers })
-    }
-
-    /// The new key of somebody with an invite, if it has the private half of it. Seldom: this costs a Diffie-Hellman.
-    fn proven(
-        &mut self,
-        now: Instant,
-        identity: &PrivateKey,
-        key: &[u8; 32],
-        proof: &[u8; MAC_LEN],
-    ) -> Result<PublicKey, DropReason> {
-        if self.enrolled.is_some_and(|t| now.saturating_duration_since(t) < ENROL_GAP) {
-            return Err(DropReason::RateLimited);
-        }
-        self.enrolled = Some(now);
-        let invite = self.spec.keys.first().ok_or(DropReason::Unexpected)?;
-        let right = invite::proof(identity.as_bytes(), key, invite, key).ok_or(DropReason::BadControl)?;
-        if !equal(&right, proof) {
-            return Err(DropReason::BadMac);
-        }
-        PublicKey::try_from(*key).map_err(|_| DropReason::BadControl)
-    }
-
-    /// May this instance make a session now?
-    fn admits(&self, now: Instant, instance: u64) -> Result<(), DropReason> {
-        let held = self.changes.last().is_some_and(|t| now.saturating_duration_since(*t) < FLAP_HOLD);
-        let flapping = self.changes.len() >= FLAPS && held;
-        if flapping && instance != self.instance && self.peer.current.is_some() {
-            return Err(DropReason::RateLimited);
-        }
-        Ok(())
-    }
-
-    /// A session of this instance is current now. True where instances flap.
-    fn arrives(&mut self, now: Instant, instance: u64) -> bool {
-        let before = std::mem::replace(&mut self.instance, instance);
-        if before == 0 || before == instance {
-            return false;
-        }
-        self.changes.retain(|t| now.saturating_duration_since(*t) < FLAP_SPAN);
-        self.changes.push(now);
-        if self.changes.len() > FLAPS {
-            self.changes.remove(0);
-        }
-        self.changes.len() == FLAPS
-    }
-}
 
 fn client_of<'a>(
     by_index: &HashMap<u32, PeerId>,

@@ -1,5 +1,6 @@
 //! The client: NICs on this LAN, one session to its server.
 
+mod params;
 mod push;
 mod reload;
 mod resolve;
@@ -10,11 +11,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+pub use self::params::has_aes;
+use self::params::{files, fingerprint, params, suite};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Wish, until};
@@ -29,15 +32,15 @@ use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
-use crate::config::{ClientConfig, NicSource, SuiteChoice};
+use crate::config::{ClientConfig, NicSource};
 use crate::dataplane::Notice;
-use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::keys::PublicKey;
 use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
-use crate::proto::client::{Client, ClientParams, SERVER};
+use crate::proto::client::{Client, SERVER};
 use crate::proto::output::Event;
 use crate::sys::udp::UdpSocket;
-use crate::types::{Path, Suite};
+use crate::types::Path;
 use crate::wire::control::{PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
@@ -412,45 +415,6 @@ impl Session {
         }
         self.next_report = Some(now + REPORT_EVERY);
     }
-}
-
-/// The files that a reload reads besides the config.
-fn files(config: &ClientConfig) -> impl Iterator<Item = &std::path::Path> {
-    let own = [config.common.private_key.as_path()];
-    own.into_iter().chain(config.psk.as_deref()).chain(config.files.iter().map(|file| file.as_path()))
-}
-
-fn params(config: &ClientConfig) -> Result<ClientParams, Failure> {
-    let identity = PrivateKey::read(&config.common.private_key)?;
-    let mut params = ClientParams::new(identity, config.server_key, suite(config), rand::rng().random());
-    params.psk = config.psk.as_deref().map(PresharedKey::read).transpose()?;
-    params.dead_after = config.common.dead_peer;
-    params.idle_ping = config.keepalive;
-    Ok(params)
-}
-
-fn suite(config: &ClientConfig) -> Suite {
-    let aes = match config.suite {
-        SuiteChoice::Auto => has_aes(),
-        SuiteChoice::Aes => true,
-        SuiteChoice::ChaCha => false,
-    };
-    if aes { Suite::Aes } else { Suite::ChaCha }.with_psk(config.psk.is_some())
-}
-
-fn fingerprint(psk: &PresharedKey) -> [u8; 32] {
-    crate::proto::pull::hash_of(psk.as_bytes())
-}
-
-/// The processor has instructions for AES and for GCM's multiplication.
-pub(super) fn has_aes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes")
-        && std::arch::is_aarch64_feature_detected!("pmull");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
 }
 
 /// A socket for IPv6 and IPv4; for IPv4 alone where the kernel has no IPv6.

@@ -14,7 +14,7 @@ use rand::RngExt;
 use zeroize::Zeroizing;
 
 use super::control::wall_clock;
-use super::reload::{Wanted, print, reload_named};
+use super::reload::{Reloaded, Told, print, reload_named};
 use crate::cli::{ClientsArgs, ClientsCommand, InviteArgs};
 use crate::commands::init::nics;
 use crate::commands::{Failure, config_path, eprintln_quietly, print_line};
@@ -89,7 +89,7 @@ pub fn invite(args: &InviteArgs) -> Result<(), Failure> {
     };
     let invited = |c: &ClientEntry| c.name == args.name && c.invite.is_some_and(|i| i.key == key);
     let running = book.store(&text, |after| after.clients.iter().any(invited))?;
-    if matches!(running, Wanted::Nobody) {
+    if running.is_none() {
         eprintln_quietly("no server runs with this config yet: start it before the invite is used");
     }
     eprintln_quietly(&format!(
@@ -191,35 +191,42 @@ impl Book {
     /// Stores the new text and says what came of it.
     fn commit(self, text: &str, right: impl FnOnce(&ServerConfig) -> bool) -> Result<(), Failure> {
         match self.store(text, right)? {
-            Wanted::Done(told) => print(&told),
-            Wanted::Nobody => {
-                print_line(&format!("written; no server runs with {} now", self.path.display()))
-            }
+            Some(told) => print(&told),
+            None => print_line(&format!("written; no server runs with {} now", self.path.display())),
         }
     }
 
-    /// Puts the new text in the file's place, and has the server that runs with it take it over. `right`: whether the
-    /// text says what it is to say.
-    fn store(&self, text: &str, right: impl FnOnce(&ServerConfig) -> bool) -> Result<Wanted, Failure> {
-        let path = &self.path;
+    /// Puts the new text in the file's place, and has the server that runs with it take it over; `None` where none does.
+    /// `right`: whether the text says what it is to say.
+    fn store(
+        &self,
+        text: &str,
+        right: impl FnOnce(&ServerConfig) -> bool,
+    ) -> Result<Option<Reloaded>, Failure> {
+        let (path, shown) = (&self.path, self.path.display());
         if !right(&server(path, text)?) {
             return Err(Failure::Refused(format!(
-                "{} is laid out in a way that this command cannot edit; write [[clients]] sections, or edit it by hand",
-                path.display()
+                "{shown} is laid out in a way that this command cannot edit; write [[clients]] sections, or edit it by hand"
             )));
         }
         let write = |old: &str, new: &str| {
-            replace(path, old, new)
-                .map_err(|e| Failure::Refused(format!("cannot write {}: {e}", path.display())))
+            replace(path, old, new).map_err(|e| Failure::Refused(format!("cannot write {shown}: {e}")))
         };
         write(&self.text, text)?;
-        reload_named(path).or_else(|e| {
-            write(text, &self.text)?;
-            Err(Failure::Refused(format!(
-                "the running server refuses this, and {} is as it was: {e}",
-                path.display()
-            )))
-        })
+        match reload_named(path) {
+            Told::Done(told) => Ok(Some(told)),
+            Told::Nobody => Ok(None),
+            Told::Refused(why) => {
+                write(text, &self.text)?;
+                Err(Failure::Refused(format!(
+                    "the running server refuses this, and {shown} is as it was: {why}"
+                )))
+            }
+            Told::Unknown(why) => Err(Failure::Refused(format!(
+                "{shown} is written, and whether the running server has taken it over is not known: {why}; \
+                 `tap-rs reload` tries again"
+            ))),
+        }
     }
 }
 

@@ -48,7 +48,11 @@ const DATAGRAM: u16 = 1232;
 /// # Errors
 /// One sentence for each thing that can be wrong with an invite, or with the way to the server.
 pub fn command(args: &JoinArgs) -> Result<(), Failure> {
-    let text = or_ask(args.string.clone(), "the string that `tap-rs invite` printed", "Invite", None)?;
+    let given = match args.string.as_deref() {
+        Some("-") => Some(first_line()?),
+        other => other.map(str::to_owned),
+    };
+    let text = or_ask(given, "the string that `tap-rs invite` printed", "Invite", None)?;
     let invite: InviteString = text.parse().map_err(|e: crate::types::ParseError| Failure::Refused(e.0))?;
     let at = |name: &str| beside(&args.out, name);
     refuse_to_overwrite(&args.out, &["client.toml"])?;
@@ -70,6 +74,15 @@ pub fn command(args: &JoinArgs) -> Result<(), Failure> {
     put(&at("client.toml"), &client_toml(&invite.server, &invite.server_key, &parent, suite))?;
     let (config, key) = (shell_word(&at("client.toml")), shell_word(&at("client.key")));
     print_line(&format!("wrote {config} and {key}\n\nnow run: tap-rs -c {config}"))
+}
+
+/// The string from standard input, which no list of processes shows.
+fn first_line() -> Result<String, Failure> {
+    let mut line = String::new();
+    io::stdin()
+        .read_line(&mut line)
+        .map_err(|e| Failure::Refused(format!("cannot read standard input: {e}")))?;
+    Ok(line)
 }
 
 /// The key that an earlier try has left, or a new one; and whether it is new.

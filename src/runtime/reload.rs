@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 pub use self::client::client_difference;
-pub use self::command::{Wanted, command, print, reload_named};
+pub use self::command::{Told, command, print, reload_named};
 pub use self::server::server_difference;
 use crate::config::{self, Common, Config, Overrides};
 

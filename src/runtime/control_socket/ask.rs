@@ -79,9 +79,16 @@ pub fn ask(name: Option<&str>, request: &Request) -> Result<Vec<u8>, AskError> {
     ask_all(Some(only), request)?.pop().map(|(_, document)| document).ok_or(AskError::Nobody)
 }
 
-/// The names of those that run here, as far as one may see them.
-pub fn names() -> Vec<String> {
-    sockets().unwrap_or_default().into_iter().map(|(name, _)| name).collect()
+/// The names of those that run here.
+///
+/// # Errors
+/// Only root may know.
+pub fn names() -> Result<Vec<String>, AskError> {
+    match sockets() {
+        Ok(sockets) => Ok(sockets.into_iter().map(|(name, _)| name).collect()),
+        Err(AskError::Nobody) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
 }
 
 fn granted((name, document): (String, Vec<u8>)) -> Result<(String, Vec<u8>), AskError> {

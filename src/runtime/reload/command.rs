@@ -16,7 +16,7 @@ pub fn command(args: &ReloadArgs) -> Result<(), Failure> {
     let file = args.name.as_deref().map(Path::new).filter(|path| path.is_file());
     let name = match file {
         None => args.name.clone(),
-        Some(file) => Some(running(file).ok_or_else(|| {
+        Some(file) => Some(running(file).map_err(|e| Failure::Refused(e.to_string()))?.ok_or_else(|| {
             Failure::Refused(format!(
                 "no tap-rs runs with {}; start it with `tap-rs -c FILE`",
                 file.display()
@@ -49,34 +49,48 @@ pub fn print(told: &Reloaded) -> Result<(), Failure> {
     told.restart.iter().try_for_each(|key| print_line(&format!("! {key}: counts from the next start on")))
 }
 
-/// Who is to read its config again.
-pub enum Wanted {
+/// What became of the wish that whoever runs with a config read it again.
+pub enum Told {
     /// It has.
     Done(Reloaded),
-    /// Nobody runs with this file.
+    /// It will not.
+    Refused(String),
+    /// Nobody runs with it.
     Nobody,
+    /// Nobody knows: it does not answer, or one may not ask.
+    Unknown(String),
 }
 
 /// Has the one reload that runs with this config file, if there is one.
-///
-/// # Errors
-/// It refuses.
-pub fn reload_named(config: &Path) -> Result<Wanted, Failure> {
-    let Some(name) = running(config) else { return Ok(Wanted::Nobody) };
-    reload(Some(&name), false).map(Wanted::Done)
+pub fn reload_named(config: &Path) -> Told {
+    let name = match running(config) {
+        Ok(Some(name)) => name,
+        Ok(None) => return Told::Nobody,
+        Err(e) => return Told::Unknown(e.to_string()),
+    };
+    match ask(Some(&name), &Request::Reload { dry_run: false }) {
+        Ok(document) => {
+            serde_json::from_slice(&document).map_or_else(|e| Told::Unknown(e.to_string()), Told::Done)
+        }
+        Err(AskError::Refused(_, why)) => Told::Refused(why),
+        Err(e) => Told::Unknown(e.to_string()),
+    }
 }
 
 /// The socket's name of whoever runs with this file: the file's own, or one with a number behind.
-fn running(config: &Path) -> Option<String> {
-    let wanted = std::fs::canonicalize(config).ok()?;
-    let stem = config.file_stem()?.to_str()?;
+fn running(config: &Path) -> Result<Option<String>, AskError> {
+    let (Ok(wanted), Some(stem)) =
+        (std::fs::canonicalize(config), config.file_stem().and_then(|s| s.to_str()))
+    else {
+        return Ok(None);
+    };
     let may_be =
         |name: &String| name.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-    names().into_iter().filter(may_be).find(|name| {
+    Ok(names()?.into_iter().filter(may_be).find(|name| {
         let answer = ask_all(Some(name), &Request::Status {}).ok().and_then(|mut all| all.pop());
         let snapshot = answer.and_then(|(_, document)| serde_json::from_slice::<Snapshot>(&document).ok());
         snapshot.is_some_and(|s| std::fs::canonicalize(s.config).is_ok_and(|path| path == wanted))
-    })
+    }))
 }
 
 fn reload(name: Option<&str>, dry_run: bool) -> Result<Reloaded, Failure> {

@@ -16,13 +16,16 @@ impl Host {
     pub(super) fn enrol(&mut self, now: Instant, peer: PeerId, key: PublicKey) {
         let Some(name) = self.roster.invited(peer).map(str::to_owned) else { return };
         let state = self.judge(now, &name, key);
-        match state {
-            Enrolment::Accepted => info!(client = %name, public_key = %key, "enrolled"),
-            Enrolment::Used => warn!(client = %name, "refused: this invite has been used"),
-            Enrolment::Late => warn!(client = %name, "refused: this invite is no longer valid"),
-            Enrolment::KeyTaken => warn!(client = %name, "refused: this key is a client's already"),
-            // Said where it happened.
-            Enrolment::Failed => {}
+        let why = match state {
+            // Said where they happened.
+            Enrolment::Accepted | Enrolment::Failed => None,
+            Enrolment::Used => Some("this invite has been used"),
+            Enrolment::Late => Some("this invite is no longer valid"),
+            Enrolment::KeyTaken => Some("this key is a client's already"),
+        };
+        // Whoever has an invite can try it as often as he likes.
+        if let Some(why) = why.filter(|_| self.advice.invite(now)) {
+            warn!(client = %name, "refused: {why}");
         }
         self.server.answer_enrolment(now, peer, state);
     }
@@ -47,7 +50,9 @@ impl Host {
     /// Has it written down, and lets the key in.
     fn accept(&mut self, now: Instant, name: &str, invite: PublicKey, key: PublicKey) -> Enrolment {
         if let Err(e) = self.keeper.enrol(invite, key) {
-            warn!(client = %name, "cannot enrol: {e}");
+            if self.advice.invite(now) {
+                warn!(client = %name, "cannot enrol: {e}");
+            }
             return Enrolment::Failed;
         }
         let mut config = self.config.clone();
@@ -58,6 +63,7 @@ impl Host {
         let adopted = psks(&config).and_then(|psks| self.adopt_or_keep(now, &config, psks));
         match adopted {
             Ok(()) => {
+                info!(client = %name, public_key = %key, "enrolled");
                 self.config = config;
                 Enrolment::Accepted
             }
