@@ -13,7 +13,7 @@ pub const DEFAULT_CONFIG: &str = "default_config.toml";
 const EXAMPLES: &str = "\
 Examples:
   tap-rs demo                           see it work here, then all is gone again
-  tap-rs init                           ask a few questions, write configs and keys
+  tap-rs init                           ask a little, write configs and keys
   tap-rs invite branch -c server.toml   let a new box in; prints a string
   tap-rs join STRING                    be that box
   tap-rs keygen --out keys/client.key   make a key pair; prints the public key
