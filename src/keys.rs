@@ -50,6 +50,11 @@ impl PrivateKey {
         key
     }
 
+    /// The key with these bytes, which somebody has drawn or derived with care.
+    pub fn from_bytes(bytes: Zeroizing<[u8; KEY_LEN]>) -> Self {
+        Self(*bytes)
+    }
+
     /// The public key that belongs to it.
     pub fn public(&self) -> PublicKey {
         PublicKey(Point::from(&StaticSecret::from(self.0)).to_bytes())
