@@ -52,6 +52,8 @@ pub mod reassembly;
 #[cfg(test)]
 mod roundtrip;
 pub mod salvage;
+mod seam;
+mod sync;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -62,7 +64,8 @@ mod worker;
 use std::io;
 use std::sync::Arc;
 
-pub use self::worker::{WorkerConfig, WorkerGone, WorkerHandle, spawn};
+pub use self::seam::WorkerGone;
+pub use self::worker::{WorkerConfig, WorkerHandle, spawn};
 use crate::metrics::NicCounters;
 use crate::nic::Queue;
 use crate::policy::Contract;
