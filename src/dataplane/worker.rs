@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::downlink::Downlink;
 use super::outside::Outside;
 use super::seam::{Inbox, Orders, WorkerGone, orders};
-use super::tables::{Nic, OwnedLane, Session, Tables};
+use super::tables::{Hold, Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
 use super::{Command, NicKey, Notice};
 use crate::metrics::WorkerCounters;
@@ -191,12 +191,18 @@ impl Worker {
             }
             Command::AddNic { key, peer, id, queue, contract, counters, reply_arp } => {
                 let expected = FIRST_EXPECTED;
-                let nic = Nic { peer, id, queue, contract: *contract, counters, reply_arp, expected };
+                let hold = None;
+                let nic = Nic { peer, id, queue, contract: *contract, counters, reply_arp, hold, expected };
                 self.add_nic(key, nic);
             }
             Command::UpdateNic { key, contract, reply_arp } => {
                 if let Some(nic) = self.tables.nics.get_mut(&key) {
                     (nic.contract, nic.reply_arp) = (*contract, reply_arp);
+                }
+            }
+            Command::Hold { key, on } => {
+                if let Some(nic) = self.tables.nics.get_mut(&key) {
+                    nic.hold = on.then_some(Hold { key, told: false });
                 }
             }
             Command::Announce { key, frames } => {

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Wish, until};
+use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
 use super::load;
@@ -24,7 +25,7 @@ use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
 use super::sandbox::{self, Sandbox};
-use super::status::{Listener, Snapshot, model, snapshot};
+use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{ClientConfig, NicSource, SuiteChoice};
 use crate::dataplane::Notice;
@@ -34,7 +35,7 @@ use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
 use crate::sys::udp::UdpSocket;
-use crate::types::{Path, Suite};
+use crate::types::{NicStack, Path, Suite};
 use crate::wire::control::{PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
@@ -68,7 +69,7 @@ struct Session {
     resolver: Resolver,
     pushes: Pushes,
     _sandbox: Sandbox,
-    status: Listener,
+    asked: Listener,
     /// The config file, for whoever asks.
     file: String,
     /// What became of the last push.
@@ -95,7 +96,7 @@ impl Session {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
         let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
-        let status = Listener::open(path);
+        let asked = Listener::open(path);
         // A client reads no file after this.
         let sandbox = sandbox::confine(&[]);
         let (mut plane, notices) =
@@ -118,7 +119,7 @@ impl Session {
             links,
             signals,
             _sandbox: sandbox,
-            status,
+            asked,
             file: path.display().to_string(),
             pushed: None,
             started: now,
@@ -150,7 +151,7 @@ impl Session {
                         return Ok(self.stop(status));
                     }
                 }
-                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
+                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
                 () = until(due) => self.handle_timeout(Instant::now()),
             }
         }
@@ -186,7 +187,7 @@ impl Session {
         }
         if self.nics_down.take_if(|t| now >= *t).is_some() {
             warn!("the server does not answer: NICs down");
-            self.ports.set_live(&mut self.plane, SERVER, None);
+            self.ports.set_live(now, &mut self.plane, SERVER, None);
         }
     }
 
@@ -208,7 +209,7 @@ impl Session {
                 } else {
                     debug!("session renewed");
                 }
-                self.go_live(path.remote);
+                self.go_live(now, path.remote);
                 self.next_report.get_or_insert(now);
             }
             Event::Silent => {
@@ -218,14 +219,14 @@ impl Session {
             Event::Answers => {
                 info!(server = %self.config.server, "the server answers again");
                 if let Some(server) = self.server {
-                    self.go_live(server);
+                    self.go_live(now, server);
                 }
             }
             Event::Bye => info!(server = %self.config.server, "session ended: the server has stopped"),
             Event::Lost => {
                 warn!(server = %self.config.server, "no session");
                 (self.nics_down, self.next_report) = (None, None);
-                self.ports.set_live(&mut self.plane, SERVER, None);
+                self.ports.set_live(now, &mut self.plane, SERVER, None);
             }
             Event::Resolve { greeted } => {
                 self.advise(greeted);
@@ -258,10 +259,15 @@ impl Session {
         }
     }
 
-    fn go_live(&mut self, server: SocketAddr) {
+    fn go_live(&mut self, now: Instant, server: SocketAddr) {
         self.nics_down = None;
         self.server = Some(server);
-        self.ports.set_live(&mut self.plane, SERVER, Some((any_like(server, self.local.port()), server)));
+        self.ports.set_live(
+            now,
+            &mut self.plane,
+            SERVER,
+            Some((any_like(server, self.local.port()), server)),
+        );
     }
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
@@ -281,6 +287,10 @@ impl Session {
             Notice::NicDead { key, error } => {
                 debug!("a NIC's descriptor died: {error}");
                 self.ports.handle_dead(now, &self.plane, key);
+                Ok(())
+            }
+            Notice::Claimed { key, ip, mac } => {
+                self.ports.handle_claim(now, &self.plane, key, (ip, mac));
                 Ok(())
             }
             Notice::WorkerDead { error } => {
@@ -304,7 +314,7 @@ impl Session {
             }
             self.client.handle_network_change(now);
         }
-        self.ports.handle_links(now, &mut self.plane, events);
+        self.ports.handle_links(now, &mut self.plane, None, events);
     }
 
     fn handle_address(&mut self, now: Instant, address: std::io::Result<SocketAddr>) {
@@ -350,6 +360,12 @@ impl Session {
     fn conclude(&mut self, now: Instant, revision: u64, state: PushState, code: u8) {
         self.client.report_status(now, revision, state, code);
         self.pushed = Some(snapshot::push(revision, state, code));
+    }
+
+    fn handle_asker(&self, now: Instant, asker: Asker) {
+        match asker.request {
+            Request::Status {} => asker.answer(&self.snapshot(now)),
+        }
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {
@@ -431,9 +447,11 @@ fn local_nics(config: &ClientConfig) -> Vec<Wanted> {
                 side: Side::Client,
                 configure: true,
                 offload: config.common.offload,
+                stack: NicStack::default(),
             },
             rules: nic.rules,
             reply_arp: config.reply_arp,
+            probe: nic.probe,
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use libc::c_long;
 use tracing::{debug, warn};
 
-use super::status::FOLDER;
+use super::control_socket::FOLDER;
 use crate::sys::landlock::{self, Access, Confined};
 use crate::sys::privileges::{CAP_NET_ADMIN, dump_no_core, gain_nothing_by_exec, keep_capability};
 use crate::sys::process::keep_memory_private;
@@ -35,7 +35,8 @@ pub fn confine(folders: &[PathBuf]) -> Sandbox {
     note("give up capabilities", keep_capability(CAP_NET_ADMIN));
     note("refuse new privileges", gain_nothing_by_exec());
     let own = [
-        // IPv6 off and on for an interface, and what a client's report says.
+        // How an interface answers ARP, and whether it has IPv6; what a client's report says.
+        (Path::new("/proc/sys/net/ipv4/conf"), Access::Write),
         (Path::new("/proc/sys/net/ipv6/conf"), Access::Write),
         (Path::new("/proc/loadavg"), Access::Read),
         (Path::new("/proc/meminfo"), Access::Read),

@@ -17,13 +17,14 @@ use tracing::{debug, error, info, warn};
 use self::advice::Advice;
 use self::roster::Roster;
 use super::control::{LinkEvents, Signals, Wish, until};
+use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
 use super::sandbox::{self, Sandbox};
-use super::status::{Listener, Snapshot, model, snapshot};
+use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
 use crate::dataplane::Notice;
@@ -75,7 +76,7 @@ struct Host {
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
-    status: Listener,
+    asked: Listener,
     started: Instant,
     /// What each client has said of itself.
     heard: BTreeMap<PeerId, Heard>,
@@ -101,7 +102,7 @@ impl Host {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
         let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
-        let status = Listener::open(&file.path);
+        let asked = Listener::open(&file.path);
         let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
             Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
@@ -120,13 +121,14 @@ impl Host {
             tunnels: BTreeMap::new(),
             paths: BTreeMap::new(),
             advice: Advice::default(),
-            status,
+            asked,
             started: now,
             heard: BTreeMap::new(),
             file,
             config,
         };
         let config = host.config.clone();
+        host.ports.sweep();
         host.adopt(now, &config)?;
         sandbox::filter();
         info!(bind = %local, clients = config.clients.len(), "server started");
@@ -146,9 +148,12 @@ impl Host {
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
                 events = self.links.next() => {
-                    self.ports.handle_links(Instant::now(), &mut self.plane, &events);
+                    self.ports.handle_links(Instant::now(), &mut self.plane, None, &events);
                 }
-                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
+                (netns, events) = self.ports.next_events() => {
+                    self.ports.handle_links(Instant::now(), &mut self.plane, Some(&netns), &events);
+                }
+                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
                 () = until(due) => {
                     let now = Instant::now();
                     self.server.handle_timeout(now);
@@ -219,7 +224,7 @@ impl Host {
             self.paths.remove(id);
             self.tunnels.remove(id);
             self.heard.remove(id);
-            self.ports.set_live(&mut self.plane, *id, None);
+            self.ports.set_live(now, &mut self.plane, *id, None);
         }
         for (id, key, psk) in change.added {
             self.plane.add_peer(id);
@@ -258,18 +263,18 @@ impl Host {
             }
             Event::Silent => {
                 info!(%client, "the client is silent");
-                self.ports.set_live(&mut self.plane, peer, None);
+                self.ports.set_live(now, &mut self.plane, peer, None);
             }
             Event::Answers => {
                 info!(%client, "the client answers again");
-                self.ports.set_live(&mut self.plane, peer, self.tunnels.get(&peer).copied());
+                self.ports.set_live(now, &mut self.plane, peer, self.tunnels.get(&peer).copied());
             }
             Event::Bye => info!(%client, "session ended: the client has stopped"),
             Event::Lost => {
                 info!(%client, "no session");
                 self.paths.remove(&peer);
                 self.tunnels.remove(&peer);
-                self.ports.set_live(&mut self.plane, peer, None);
+                self.ports.set_live(now, &mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
                 let push = snapshot::push(revision, state, code);
@@ -294,6 +299,12 @@ impl Host {
                 );
             }
             Event::Resolve { .. } | Event::Push { .. } => {}
+        }
+    }
+
+    fn handle_asker(&self, now: Instant, asker: Asker) {
+        match asker.request {
+            Request::Status {} => asker.answer(&self.snapshot(now)),
         }
     }
 
@@ -327,7 +338,7 @@ impl Host {
             .local
             .map_or_else(|| any_like(path.remote, self.local.port()), |ip| (ip, self.local.port()).into());
         self.tunnels.insert(peer, (local, path.remote));
-        self.ports.set_live(&mut self.plane, peer, Some((local, path.remote)));
+        self.ports.set_live(now, &mut self.plane, peer, Some((local, path.remote)));
     }
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
@@ -365,8 +376,8 @@ impl Host {
             Notice::WorkerDead { error } => {
                 return Err(Failure::Refused(format!("the data plane has ended: {error}")));
             }
-            // The client starts every handshake.
-            Notice::RekeyWanted { .. } => Ok(()),
+            // The client starts every handshake, and asks its LAN.
+            Notice::RekeyWanted { .. } | Notice::Claimed { .. } => Ok(()),
         };
         if let Err(reason) = taken {
             debug!(reason = reason.label(), "dropped");

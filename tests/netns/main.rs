@@ -7,15 +7,18 @@ mod common;
 
 mod contract;
 mod demo;
+mod duplicate;
 mod faults;
 mod forward;
 mod identity;
 mod keeper;
 mod mistakes;
+mod namespace;
 mod path;
 mod push;
 mod rekey;
 mod reload;
+mod routing;
 mod running;
 mod stage;
 mod status;

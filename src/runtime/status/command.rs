@@ -3,9 +3,10 @@
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
-use super::{Snapshot, ask, render};
+use super::{Snapshot, render};
 use crate::cli::StatusArgs;
 use crate::commands::Failure;
+use crate::runtime::control_socket::{Request, ask_all};
 
 /// Between two looks of `--watch`.
 const EVERY: Duration = Duration::from_secs(1);
@@ -36,7 +37,8 @@ pub fn command(args: &StatusArgs) -> Result<(), Failure> {
 }
 
 fn look(args: &StatusArgs) -> Result<String, Failure> {
-    let answers = ask(args.name.as_deref()).map_err(|e| Failure::Refused(e.to_string()))?;
+    let answers =
+        ask_all(args.name.as_deref(), &Request::Status {}).map_err(|e| Failure::Refused(e.to_string()))?;
     let mut texts = Vec::new();
     for (name, document) in answers {
         if args.json {
