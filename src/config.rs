@@ -135,8 +135,8 @@ fn unreadable(e: &io::Error) -> String {
     format!("cannot read the config: {e}{hint}")
 }
 
-/// Checks the bytes of a file that would stand at `path` in `folder`.
-fn check_bytes(
+/// As [`load`], for the bytes of a file that would stand at `path` in `folder`.
+pub fn check_bytes(
     path: &Path,
     folder: &Path,
     bytes: &[u8],

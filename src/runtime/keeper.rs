@@ -251,9 +251,9 @@ impl Lines {
     }
 }
 
-/// One line about a script.
+/// One line about a script, as the child that runs it writes it.
 #[derive(Debug, PartialEq, Eq)]
-enum Said<'a> {
+pub enum Said<'a> {
     /// It printed this.
     Line(&'a str),
     /// It has ended.
@@ -263,7 +263,8 @@ enum Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
+    /// Reads a line without its end; `None` where it is none of these.
+    pub fn parse(line: &'a str) -> Option<Self> {
         let (tag, rest) = line.split_once(' ')?;
         Some(match tag {
             "line" => Self::Line(rest),
@@ -275,7 +276,8 @@ impl<'a> Said<'a> {
         })
     }
 
-    fn text(&self) -> String {
+    /// The line, with its end.
+    pub fn text(&self) -> String {
         match self {
             Self::Line(text) => format!("line {text}\n"),
             Self::Ended(Outcome::Exited(n)) => format!("exited {n}\n"),
