@@ -14,16 +14,17 @@
 
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt};
 
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::cookie::{ServerName, equal, mac};
+use crate::proto::flaps::Flaps;
 use crate::proto::invite;
 use crate::proto::noise::{Initiator, Offerer, Seed};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
-use crate::proto::peer::{Peer, Ponged};
+use crate::proto::peer::{Peer, Ponged, free_index};
 use crate::proto::pull::Pull;
 use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, IDLE_PING, INIT_TRIES, REKEY_AFTER};
 use crate::types::{Path, Suite};
@@ -103,6 +104,8 @@ pub struct Client {
     last_ping: Instant,
     silent: bool,
     forced: bool,
+    /// Which run of the server's program it has a session with.
+    flaps: Flaps,
     out: Outputs,
 }
 
@@ -125,6 +128,7 @@ impl Client {
             last_ping: now,
             silent: false,
             forced: false,
+            flaps: Flaps::default(),
             out: Outputs::default(),
         })
     }
@@ -388,8 +392,8 @@ impl Client {
             self.out.push(Output::Send { path, bytes: init.to_vec() });
             return;
         }
-        let hello =
-            Hello { suite: self.params.suite, sender_index: self.rng.next_u32(), nonce: self.rng.random() };
+        let sender_index = free_index(&mut self.rng, |index| self.peer.has(index));
+        let hello = Hello { suite: self.params.suite, sender_index, nonce: self.rng.random() };
         let bytes = hello.encode(|signed| self.name.hello_mac(signed));
         self.handshake = Handshake::Hello { index: hello.sender_index, hello: bytes };
         self.out.push(Output::Send { path, bytes: bytes.to_vec() });
@@ -466,12 +470,15 @@ impl Client {
 
     fn establish(&mut self, now: Instant, slot: crate::proto::peer::Slot, path: Path) {
         let first = self.peer.is_new(slot.instance) || self.silent;
-        let suite = slot.suite;
+        let (suite, instance) = (slot.suite, slot.instance);
         self.handshake = Handshake::Resting;
         (self.silence, self.silent, self.forced) = (0, false, false);
         self.peer.activity.forgive();
         self.peer.promote(now, slot, path, &mut self.out);
         self.out.event(SERVER, Event::Established { suite, path, first });
+        if self.flaps.arrives(now, instance) {
+            self.out.event(SERVER, Event::Flapping);
+        }
         // The server promotes the session when it is used: now.
         self.last_ping = now;
         self.peer.ping(now, &mut self.rng, &mut self.out);

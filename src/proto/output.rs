@@ -120,7 +120,7 @@ pub enum Event {
     Enrol(PublicKey),
     /// What became of our own wish to be known.
     Enrolled(Enrolment),
-    /// Two boxes use one key in turn.
+    /// Another run of the other end's program each time: two boxes, or two servers, use one key in turn.
     Flapping,
 }
 

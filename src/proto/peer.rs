@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use rand::CryptoRng;
+use rand::{CryptoRng, Rng};
 
 use crate::proto::activity::Activity;
 use crate::proto::output::{Output, Outputs, PeerId, SessionInfo};
@@ -103,6 +103,16 @@ pub(crate) struct Peer {
     looked: Instant,
     /// When a PING from another address than the path's was last answered.
     ponged_elsewhere: Option<Instant>,
+}
+
+/// A random index that is not taken. The other end's indices do not matter: each receives by its own.
+pub(crate) fn free_index(rng: &mut impl Rng, taken: impl Fn(u32) -> bool) -> u32 {
+    loop {
+        let index = rng.next_u32();
+        if !taken(index) {
+            return index;
+        }
+    }
 }
 
 impl Peer {
@@ -201,6 +211,15 @@ impl Peer {
             .into_iter()
             .flatten()
             .find(|s| s.index() == index)
+    }
+
+    /// One of its sessions has this index.
+    pub(crate) fn has(&self, index: u32) -> bool {
+        let next = self.next.as_ref().map(|(slot, _)| slot);
+        [next, self.current.as_ref(), self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|s| s.index() == index)
     }
 
     /// True where there is no session, or one with another run of the other end's program.
@@ -456,6 +475,21 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
+
+    #[test]
+    fn a_handshake_takes_no_index_that_a_session_has() {
+        let (now, mut out) = (Instant::now(), Outputs::default());
+        let first = StdRng::from_seed([7; 32]).next_u32();
+        let key = || [0; 32].into();
+        let (suite, remote_index) = (Suite::Aes, 2);
+        let keys = Keys { suite, send: key(), receive: key(), local_index: first, remote_index };
+        let mut peer = Peer::new(PeerId(0), now);
+        let slot = peer.install(now, &keys, 0, &mut out).unwrap();
+        peer.promote(now, slot, Path::new(([192, 0, 2, 1], 5000).into(), None), &mut out);
+        assert!(peer.has(first) && !peer.has(remote_index), "the other end's own number is no collision");
+        let index = free_index(&mut StdRng::from_seed([7; 32]), |index| peer.has(index));
+        assert_ne!(index, first);
+    }
 
     #[test]
     fn a_challenge_proves_a_path_in_time_only() {

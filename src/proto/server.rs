@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt};
 
 pub use self::client::ClientSpec;
 use self::client::{ClientState, Offer};
@@ -28,7 +28,7 @@ use crate::proto::budget::Budgets;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
-use crate::proto::peer::{Handshaken, Ponged};
+use crate::proto::peer::{Handshaken, Ponged, free_index};
 use crate::proto::pull::{chunk, hash_of, revision_of};
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, Enrolment};
@@ -155,7 +155,7 @@ impl Server {
             slot.init_mac = Some(shaken.init_mac);
             let first = client.peer.is_new(slot.instance) || client.silent;
             let event = Event::Established { suite: slot.suite, path: shaken.path, first };
-            if client.arrives(now, slot.instance) {
+            if client.flaps.arrives(now, slot.instance) {
                 self.out.event(id, Event::Flapping);
             }
             client.silent = false;
@@ -367,12 +367,7 @@ impl Server {
 
     /// A random index that no session has.
     fn free_index(&mut self) -> u32 {
-        loop {
-            let index = self.rng.next_u32();
-            if !self.by_index.contains_key(&index) {
-                return index;
-            }
-        }
+        free_index(&mut self.rng, |index| self.by_index.contains_key(&index))
     }
 
     fn reschedule(&mut self, id: PeerId) {

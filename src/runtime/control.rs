@@ -12,7 +12,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::Moment;
 use crate::nic::events::{Event, Events};
 use crate::sys::clock::{self, ClockChanges};
+use crate::sys::limits::step_back;
 use crate::sys::poll::await_readable;
+
+/// How much nicer than the workers the control loop is.
+const NICER: u8 = 5;
+
+/// Forwarding comes before handshakes, reloads and answers, where there is not enough of the processor for all of them.
+/// Called by the control loop's thread, once it has started the workers.
+pub fn let_workers_first() {
+    step_back(NICER);
+}
 
 /// What a person or a supervisor wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -226,6 +226,13 @@ pub fn await_room(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
     }
 }
 
+/// True where `fd` takes a write now, or says at once why not.
+pub fn has_room(fd: impl AsFd) -> bool {
+    let mut one = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: as above.
+    matches!(check(unsafe { libc::poll(&mut one, 1, 0) }), Ok(1..))
+}
+
 /// Rounded up.
 fn millis(t: Duration) -> c_int {
     c_int::try_from(t.as_nanos().div_ceil(MILLI.into())).unwrap_or(c_int::MAX)

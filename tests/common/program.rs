@@ -37,6 +37,13 @@ impl Program {
         Self::watch(command, args.join(" "))
     }
 
+    /// The same after this line of shell, in a room with mounts of its own.
+    pub fn start_after(ns: &Ns, line: &str, args: &[&str]) -> Self {
+        let mut command = ns.command("/bin/sh");
+        command.args(["-ec", &format!("{line}\nexec {TAP_RS} {}", args.join(" "))]);
+        Self::watch(command, args.join(" "))
+    }
+
     pub fn watch(mut command: Command, what: String) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

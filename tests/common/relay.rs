@@ -19,10 +19,26 @@ pub struct Faults {
     pub spoiled: u32,
 }
 
+/// Which way a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    ToServer,
+    ToClient,
+}
+
+/// Sends a datagram on.
+type Send = Arc<dyn Fn(&[u8]) + std::marker::Send + Sync>;
+
+/// More than this is not recorded.
+const RECORDED: usize = 10_000;
+
 pub struct Relay {
     stop: Arc<AtomicBool>,
     faults: Arc<Mutex<Faults>>,
     passed: Arc<AtomicU64>,
+    record: Arc<Mutex<Vec<(Way, Vec<u8>)>>>,
+    to_server: Send,
+    to_client: Send,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -36,37 +52,51 @@ impl Relay {
             socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         }
         let client = Arc::new(Mutex::new(None));
+        let (to, known, out) = (back.clone(), client.clone(), front.clone());
+        let to_client: Send = Arc::new(move |bytes| {
+            if let Some(client) = *known.lock().unwrap() {
+                let _ = out.send_to(bytes, client);
+            }
+        });
         let mut relay = Self {
             stop: Arc::default(),
             faults: Arc::new(Mutex::new(faults)),
             passed: Arc::default(),
+            record: Arc::default(),
+            to_server: Arc::new(move |bytes| drop(to.send(bytes))),
+            to_client,
             threads: Vec::new(),
         };
-        let (from, to, known) = (front.clone(), back.clone(), client.clone());
+        let (from, known): (_, Arc<Mutex<Option<SocketAddr>>>) = (front, client);
         relay.pass(
-            1,
+            (1, Way::ToServer),
             move |buffer| {
                 let (len, addr) = from.recv_from(buffer).ok()?;
                 *known.lock().unwrap() = Some(addr);
                 Some(len)
             },
-            move |bytes| drop(to.send(bytes)),
+            relay.to_server.clone(),
         );
-        relay.pass(
-            2,
-            move |buffer| back.recv(buffer).ok(),
-            move |bytes| {
-                if let Some(client) = *client.lock().unwrap() {
-                    let _ = front.send_to(bytes, client);
-                }
-            },
-        );
+        relay.pass((2, Way::ToClient), move |buffer| back.recv(buffer).ok(), relay.to_client.clone());
         relay
     }
 
     /// From now on.
     pub fn set(&self, faults: Faults) {
         *self.faults.lock().unwrap() = faults;
+    }
+
+    /// What has come in so far, as it was.
+    pub fn record(&self) -> Vec<(Way, Vec<u8>)> {
+        self.record.lock().unwrap().clone()
+    }
+
+    /// Sends a datagram that nobody has sent; to the client, once it has been heard.
+    pub fn inject(&self, way: Way, bytes: &[u8]) {
+        match way {
+            Way::ToServer => (self.to_server)(bytes),
+            Way::ToClient => (self.to_client)(bytes),
+        }
     }
 
     /// Datagrams that came in, both directions.
@@ -76,10 +106,11 @@ impl Relay {
 
     fn pass(
         &mut self,
-        seed: u64,
-        mut recv: impl FnMut(&mut [u8]) -> Option<usize> + Send + 'static,
-        send: impl Fn(&[u8]) + Send + 'static,
+        (seed, way): (u64, Way),
+        mut recv: impl FnMut(&mut [u8]) -> Option<usize> + std::marker::Send + 'static,
+        send: Send,
     ) {
+        let record = self.record.clone();
         let (stop, faults, passed) = (self.stop.clone(), self.faults.clone(), self.passed.clone());
         self.threads.push(std::thread::spawn(move || {
             let (mut dice, mut buffer) = (Dice(seed), vec![0; 65_536]);
@@ -96,6 +127,12 @@ impl Relay {
                 });
                 let Some(len) = got else { continue };
                 passed.fetch_add(1, Relaxed);
+                {
+                    let mut record = record.lock().unwrap();
+                    if record.len() < RECORDED {
+                        record.push((way, buffer[..len].to_vec()));
+                    }
+                }
                 let faults = *faults.lock().unwrap();
                 let bytes = &mut buffer[..len];
                 if dice.hits(faults.lost) {

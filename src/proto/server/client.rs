@@ -6,19 +6,13 @@ use std::time::{Duration, Instant};
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::cookie::equal;
+use crate::proto::flaps::Flaps;
 use crate::proto::invite;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::peer::Peer;
 use crate::proto::timers::SILENT_AFTER;
 use crate::wire::control::Control;
 use crate::wire::datagram::MAC_LEN;
-
-/// Two boxes that use one key are told apart by instance: this many changes ...
-const FLAPS: usize = 3;
-/// ... within this time are flapping, ...
-const FLAP_SPAN: Duration = Duration::from_secs(60);
-/// ... and then whoever came last is left alone for this long.
-const FLAP_HOLD: Duration = Duration::from_secs(5);
 
 /// Shortest time between two tries to enrol with one invite.
 const ENROL_GAP: Duration = Duration::from_millis(100);
@@ -45,9 +39,8 @@ pub(super) struct ClientState {
     pub(super) peer: Peer,
     pub(super) offer: Option<Offer>,
     pub(super) silent: bool,
-    pub(super) instance: u64,
-    /// When the instance changed, newest last.
-    pub(super) changes: Vec<Instant>,
+    /// Which run of the client's program it has a session with.
+    pub(super) flaps: Flaps,
     pub(super) due: Option<Instant>,
     /// When it last wanted to enrol.
     pub(super) enrolled: Option<Instant>,
@@ -60,8 +53,7 @@ impl ClientState {
             peer: Peer::new(id, now),
             offer: None,
             silent: false,
-            instance: 0,
-            changes: Vec::new(),
+            flaps: Flaps::default(),
             due: None,
             enrolled: None,
         }
@@ -111,25 +103,9 @@ impl ClientState {
 
     /// May this instance make a session now?
     pub(super) fn admits(&self, now: Instant, instance: u64) -> Result<(), DropReason> {
-        let held = self.changes.last().is_some_and(|t| now.saturating_duration_since(*t) < FLAP_HOLD);
-        let flapping = self.changes.len() >= FLAPS && held;
-        if flapping && instance != self.instance && self.peer.current.is_some() {
+        if self.peer.current.is_some() && self.flaps.bars(now, instance) {
             return Err(DropReason::RateLimited);
         }
         Ok(())
-    }
-
-    /// A session of this instance is current now. True where instances flap.
-    pub(super) fn arrives(&mut self, now: Instant, instance: u64) -> bool {
-        let before = std::mem::replace(&mut self.instance, instance);
-        if before == 0 || before == instance {
-            return false;
-        }
-        self.changes.retain(|t| now.saturating_duration_since(*t) < FLAP_SPAN);
-        self.changes.push(now);
-        if self.changes.len() > FLAPS {
-            self.changes.remove(0);
-        }
-        self.changes.len() == FLAPS
     }
 }
