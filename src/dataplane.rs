@@ -235,6 +235,11 @@ pub enum Notice {
         /// Whose it is.
         mac: MacAddr,
     },
+    /// The first frame of a storm or a loop was dropped; the next storm is told when control has seen the end of this.
+    Storm {
+        /// On which NIC.
+        key: NicKey,
+    },
     /// A queue has died and been closed.
     NicDead {
         /// Which.

@@ -4,7 +4,7 @@
 //! set of `status` and of the metrics. Each worker owns its counters and writes them with relaxed stores;
 //! whoever wants a sum joins the workers' counters on demand.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
@@ -205,6 +205,8 @@ pub struct NicCounters {
     pub downlink: Flow,
     /// Frames of this NIC that went no further, either way.
     pub drops: Drops,
+    /// Control has been told of a storm or a loop, and has not seen its end yet.
+    pub storm_told: AtomicBool,
 }
 
 /// Trains of datagrams that went one way through one socket.

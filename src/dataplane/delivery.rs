@@ -104,7 +104,7 @@ impl Sink for Delivery<'_> {
         };
         let Some(nic) = self.tables.nics.get_mut(&key) else { return };
         if let Err(reason) = check(nic, &frame, self.out.side, self.now) {
-            return nic.counters.drops.count(reason);
+            return nic.refuse(key, reason, self.out);
         }
         if self.wait(key, &frame) {
             return;

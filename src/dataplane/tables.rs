@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::batch::MIN_DATAGRAM;
-use super::{NicKey, PeerKey};
-use crate::metrics::NicCounters;
+use super::outside::Outside;
+use super::{NicKey, Notice, PeerKey};
+use crate::metrics::{DropReason, NicCounters};
 use crate::nic::Queue;
 use crate::policy::Contract;
 use crate::proto::session::{Lane, Opener};
@@ -94,6 +96,24 @@ pub struct Session {
     pub use_told: bool,
     /// Control has been told that it carries much.
     pub rekey_told: bool,
+}
+
+impl Nic {
+    /// Counts a frame that does not pass. Control is told of a storm's first.
+    pub fn refuse(&self, key: NicKey, reason: DropReason, out: &Outside) {
+        self.counters.drops.count(reason);
+        if matches!(reason, DropReason::Storm | DropReason::Loop) {
+            self.tell_of_storm(key, out);
+        }
+    }
+
+    #[cold]
+    fn tell_of_storm(&self, key: NicKey, out: &Outside) {
+        let told = &self.counters.storm_told;
+        if !told.load(Relaxed) && !told.swap(true, Relaxed) && !out.tell(Notice::Storm { key }) {
+            told.store(false, Relaxed);
+        }
+    }
 }
 
 impl Tables {

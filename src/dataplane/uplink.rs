@@ -56,7 +56,7 @@ impl Uplink {
         if self.peer.replace(peer_key) != Some(peer_key) {
             self.batch.start(peer.datagram);
         }
-        self.burst(nic, peer, out, now)
+        self.burst(key, nic, peer, out, now)
     }
 
     /// Sends what is in the batch.
@@ -69,7 +69,7 @@ impl Uplink {
         }
     }
 
-    fn burst(&mut self, nic: &mut Nic, peer: &mut Peer, out: &Outside, now: Instant) -> Turn {
+    fn burst(&mut self, key: NicKey, nic: &mut Nic, peer: &mut Peer, out: &Outside, now: Instant) -> Turn {
         let can_send = peer.can_send();
         let mut batches = 0usize;
         for frames in 0..FRAMES_A_TURN {
@@ -90,7 +90,7 @@ impl Uplink {
             match self.check(nic, &vnet, total, can_send, out, now) {
                 Ok(Some(offload)) => self.pack(nic, peer, offload, total, out, now),
                 Ok(None) => {}
-                Err(reason) => nic.counters.drops.count(reason),
+                Err(reason) => nic.refuse(key, reason, out),
             }
         }
         Turn::More

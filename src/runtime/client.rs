@@ -21,7 +21,7 @@ pub use self::params::has_aes;
 use self::params::{files, fingerprint, params, suite};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
-use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
+use super::control::{self, LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
@@ -116,6 +116,7 @@ impl Session {
         let (mut plane, notices) =
             Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
+        control::let_workers_first();
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces", e))?;
         let sleeps = Sleeps::new().map_err(|e| cannot("watch the clock", e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals", e))?;
@@ -259,12 +260,16 @@ impl Session {
                 self.pushes.take(revision, &blob, &self.config);
                 self.offered = Some((revision, blob));
             }
+            Event::Flapping => warn!(
+                server = %self.config.server,
+                "another run of the server answers each time: it is restarted again and again, or two servers have one \
+                 key; give each its own with `tap-rs keygen`"
+            ),
             Event::Enrol(_)
             | Event::Enrolled(_)
             | Event::Moved(_)
             | Event::Status { .. }
-            | Event::Report(_)
-            | Event::Flapping => {}
+            | Event::Report(_) => {}
         }
     }
 
@@ -324,6 +329,10 @@ impl Session {
                 self.ports.handle_claim(now, &self.plane, key, (ip, mac));
                 Ok(())
             }
+            Notice::Storm { key } => {
+                self.ports.handle_storm(now, key);
+                Ok(())
+            }
             Notice::WorkerDead { error } => {
                 return Err(Failure::Refused(format!("the data plane has ended: {error}")));
             }
@@ -331,7 +340,7 @@ impl Session {
             Notice::Moved { .. } | Notice::Wake { .. } | Notice::RekeyWanted { .. } => Ok(()),
         };
         if let Err(reason) = taken {
-            debug!(reason = reason.label(), "dropped");
+            self.plane.count(reason);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::status::model;
 use crate::dataplane::{Command, NicKey, Notice, PeerKey, WorkerConfig, WorkerHandle, spawn};
-use crate::metrics::{DropReason, NicCounters, Traffic};
+use crate::metrics::{DropReason, Drops, NicCounters, Traffic};
 use crate::nic::{Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::{Event, Output, PeerId};
@@ -34,6 +34,8 @@ pub struct Plane {
     /// For the control loop's own datagrams.
     socket: UdpSocket,
     next_key: u32,
+    /// What the state machines have refused.
+    refused: Drops,
 }
 
 /// One socket for each worker, on one address. Each session's lanes are shared out over them: a worker at one end gets
@@ -81,7 +83,7 @@ impl Plane {
             }
             workers.push(spawn(socket, &WorkerConfig::new(side, format!("tap-rs-plane{i}")), tell.clone())?);
         }
-        Ok((Self { workers, socket, next_key: 0 }, notices))
+        Ok((Self { workers, socket, next_key: 0, refused: Drops::new() }, notices))
     }
 
     /// How many queues each NIC should have.
@@ -183,10 +185,17 @@ impl Plane {
         self.all(|| Command::RemoveNic(nic));
     }
 
-    /// Packets that were dropped, by reason, over all workers.
+    /// Packets that were dropped, by reason, over all workers and the control loop.
     fn drops(&self) -> Vec<(DropReason, u64)> {
-        let of = |reason| self.workers.iter().map(|w| w.counters().drops.of(reason)).sum();
+        let workers = |reason| self.workers.iter().map(|w| w.counters().drops.of(reason)).sum::<u64>();
+        let of = |reason| workers(reason).saturating_add(self.refused.of(reason));
         DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// A state machine has refused a datagram or a message.
+    pub fn count(&self, reason: DropReason) {
+        debug!(reason = reason.label(), "dropped");
+        self.refused.count(reason);
     }
 
     /// Logs what was dropped before it was known to be a NIC's.

@@ -14,6 +14,7 @@ mod live;
 mod port;
 mod probe;
 mod spaces;
+mod storm;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -157,6 +158,13 @@ impl Ports {
         }
     }
 
+    /// A NIC's first frame over its budget, or its own come back, was dropped.
+    pub fn handle_storm(&mut self, now: Instant, key: NicKey) {
+        if let Some(port) = self.ports.iter_mut().find(|port| port.key() == Some(key)) {
+            port.storm.handle_first(now, &port.counters);
+        }
+    }
+
     /// What happens in the namespaces that NICs live in. Safe to drop and to call again.
     pub async fn next_events(&mut self) -> (NetnsName, Vec<Event>) {
         self.spaces.next().await
@@ -205,7 +213,13 @@ impl Ports {
             State::Gone { next } => Some(next),
             _ => None,
         };
-        self.ports.iter().flat_map(|port| [gone(port), port.look, port.probe.poll_timeout()]).flatten().min()
+        let due = |port: &Port| {
+            [gone(port), port.look, port.probe.poll_timeout(), port.storm.poll_timeout()]
+                .into_iter()
+                .flatten()
+                .min()
+        };
+        self.ports.iter().filter_map(due).min()
     }
 
     /// Looks at the interfaces that something has happened to, each once in a while: whoever keeps changing one is not
@@ -221,7 +235,10 @@ impl Ports {
     /// Tries what is due.
     pub fn handle_timeout(&mut self, now: Instant, plane: &mut Plane) {
         self.mend(now);
-        self.ports.iter_mut().for_each(|port| port.go_on_asking(now, plane));
+        for port in &mut self.ports {
+            port.go_on_asking(now, plane);
+            port.tell_of_storm(now);
+        }
         self.reopen(now, plane, |next| now >= next);
     }
 

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
-use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
+use super::control::{self, LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
@@ -104,6 +104,7 @@ impl Host {
         let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (plane, notices) =
             Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
+        control::let_workers_first();
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
         let sleeps = Sleeps::new().map_err(|e| cannot("watch the clock".into(), e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
@@ -326,6 +327,10 @@ impl Host {
                 self.ports.handle_dead(now, &self.plane, key);
                 Ok(())
             }
+            Notice::Storm { key } => {
+                self.ports.handle_storm(now, key);
+                Ok(())
+            }
             Notice::WorkerDead { error } => {
                 return Err(Failure::Refused(format!("the data plane has ended: {error}")));
             }
@@ -333,7 +338,7 @@ impl Host {
             Notice::RekeyWanted { .. } | Notice::Claimed { .. } => Ok(()),
         };
         if let Err(reason) = taken {
-            debug!(reason = reason.label(), "dropped");
+            self.plane.count(reason);
         }
         Ok(())
     }

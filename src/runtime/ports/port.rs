@@ -8,6 +8,7 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::probe::{Holder, Probe};
+use super::storm::{Storm, Told};
 use super::{RETRY, Wanted};
 use crate::dataplane::NicKey;
 use crate::metrics::{Flow, NicCounters};
@@ -29,6 +30,7 @@ pub(super) struct Port {
     pub(super) told: Option<Holder>,
     /// When its interface is to be looked at: somebody may have changed it.
     pub(super) look: Option<Instant>,
+    pub(super) storm: Storm,
 }
 
 /// Whether the interface is there.
@@ -50,8 +52,8 @@ impl Port {
             Ok((nic, queues)) => (State::Here { nic, queues, key: None }, Ok(())),
             Err(e) => (State::Gone { next: now + RETRY }, Err(e)),
         };
-        let (counters, probe) = (Arc::default(), Probe::Idle);
-        (Self { wanted, counters, state, up: false, probe, told: None, look: None }, opened)
+        let (counters, probe, storm) = (Arc::default(), Probe::Idle, Storm::Calm);
+        (Self { wanted, counters, state, up: false, probe, told: None, look: None, storm }, opened)
     }
 
     pub(super) fn name(&self) -> &NicName {
@@ -99,6 +101,7 @@ impl Port {
             mode: self.wanted.request.mode.to_string(),
             state: state.to_owned(),
             conflict,
+            storm: self.storm.going_on(c),
             netns: self.netns().map(ToString::to_string),
             table: self.nic().and_then(Nic::table),
             mac: spec.mac.to_string(),
@@ -108,6 +111,20 @@ impl Port {
             uplink: flow(&c.uplink),
             downlink: flow(&c.downlink),
             drops: c.drops.seen().map(|(r, n)| (r.label().to_owned(), n)).collect(),
+        }
+    }
+
+    pub(super) fn tell_of_storm(&mut self, now: Instant) {
+        let nic = &self.wanted.request.spec.name;
+        match self.storm.handle_timeout(now, &self.counters) {
+            Some(Told::Begun(dropped)) => warn!(
+                %nic,
+                dropped,
+                "a storm is damped: more broadcasts than broadcast_pps, or the NIC's own frames, come in; is there a loop \
+                 between the client's LAN and the server's?"
+            ),
+            Some(Told::Over(dropped)) => info!(%nic, dropped, "the storm is over"),
+            None => {}
         }
     }
 

@@ -113,6 +113,9 @@ pub struct Nic {
     /// Who has one of its addresses on the client's LAN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conflict: Option<String>,
+    /// Frames dropped in the storm that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm: Option<u64>,
     /// The network namespace that it lives in, where that is not the program's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,

@@ -61,6 +61,9 @@ fn describe_nic(out: &mut String, n: &Nic) {
     let _ = writeln!(out, "      {} mtu {}, offload {}", n.mode, n.mtu, n.offload);
     let flow = |f: &super::model::Flow| format!("{} frames, {}", f.frames, bytes(f.bytes));
     let _ = writeln!(out, "      to the peer {}; from it {}", flow(&n.uplink), flow(&n.downlink));
+    if let Some(dropped) = n.storm {
+        let _ = writeln!(out, "      a storm goes on: {dropped} frames dropped");
+    }
     describe_drops(out, "      dropped", &n.drops);
 }
 
@@ -126,6 +129,7 @@ mod tests {
             mtu: 9000,
             offload: "checksum, TCP, UDP".into(),
             conflict: None,
+            storm: Some(123_456_789_012),
             netns: None,
             table: None,
             uplink: Flow { frames: 123_456_789, bytes: 1_234_567_890_123 },
