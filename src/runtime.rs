@@ -73,8 +73,11 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
     sandbox::keep_secrets();
-    if let Err(e) = limits::raise_descriptors() {
-        tracing::warn!("cannot raise the limit of open descriptors: {e}; many NICs may be too many");
+    match limits::raise_descriptors() {
+        Ok(limit) => warn_of_descriptors(&config, limit),
+        Err(e) => {
+            tracing::warn!("cannot raise the limit of open descriptors: {e}; many NICs may be too many");
+        }
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -95,6 +98,30 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         tracing::error!("{failure}");
         Ok(1)
     })
+}
+
+/// What this process opens besides its NICs, at the most.
+const OTHER_DESCRIPTORS: usize = 48;
+
+/// Says before anything fails that the system lets it open less than its NICs take: each a queue for every worker, a socket
+/// to configure it by, and a tap one more.
+fn warn_of_descriptors(config: &Config, limit: u64) {
+    let workers = config.common().workers.unwrap_or_else(plane::usual_workers);
+    let nics = match config {
+        Config::Server(server) => server.clients.iter().map(|client| client.nics.len()).sum(),
+        Config::Client(client) => match &client.nics {
+            config::NicSource::Local(nics) => nics.len(),
+            config::NicSource::Remote { .. } => 0,
+        },
+    };
+    let each = usize::from(workers.get()).saturating_add(2);
+    let wanted = nics.saturating_mul(each).saturating_add(OTHER_DESCRIPTORS);
+    if wanted as u64 > limit {
+        tracing::warn!(
+            "{nics} NICs take up to {wanted} descriptors, and this system allows {limit}; raise LimitNOFILE= of the unit, \
+             or `ulimit -n`"
+        );
+    }
 }
 
 /// What the keeper goes by.

@@ -137,13 +137,13 @@ fn a_nat_that_gives_the_client_another_port_under_load_costs_no_session() {
 }
 
 /// Client and server with a relay between them that starts out perfect.
-struct BadPath {
-    lab: Lab,
-    front: SocketAddr,
-    relay: Relay,
+pub struct BadPath {
+    pub lab: Lab,
+    pub front: SocketAddr,
+    pub relay: Relay,
 }
 
-fn bad_path() -> BadPath {
+pub fn bad_path() -> BadPath {
     let lab = Lab::plan().router().no_udp_offload().build();
     let router = lab.sites[0].router.as_ref().unwrap();
     let front: SocketAddr = ([172, 30, 0, 1], PORT).into();

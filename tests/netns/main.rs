@@ -5,15 +5,22 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attack;
+mod churn;
 mod clients;
 mod contract;
+mod degrade;
 mod demo;
 mod duplicate;
 mod enrol;
+
+mod fair;
 mod faults;
 mod forward;
 mod identity;
 mod keeper;
+
+
 mod mistakes;
 mod namespace;
 mod path;

@@ -10,14 +10,18 @@ use crate::needs_root;
 use crate::routing::kill_both;
 
 /// The name of a namespace that tap-rs is to make; removed with its guard.
-struct Named(String);
+pub struct Named(String);
 
 impl Named {
-    fn beside(lab: &Lab) -> Self {
+    pub fn beside(lab: &Lab) -> Self {
         Self(format!("{}-own", lab.server.name()))
     }
 
-    fn exists(&self) -> bool {
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    pub fn exists(&self) -> bool {
         Path::new("/run/netns").join(&self.0).exists()
     }
 
@@ -40,9 +44,14 @@ impl Named {
 /// Starts the server that is configured, with the mounts that this test has: `ip netns exec` would give it its own, and
 /// nobody outside would see what it mounts there.
 fn run(lab: &Lab) -> Program {
+    run_file(lab, &lab.dir().join("server.toml"))
+}
+
+/// The same with another file.
+pub fn run_file(lab: &Lab, file: &Path) -> Program {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{}", lab.server.name())).arg(TAP_RS);
-    command.arg("-c").arg(lab.dir().join("server.toml"));
+    command.arg("-c").arg(file);
     Program::watch(command, "server.toml".to_owned())
 }
 

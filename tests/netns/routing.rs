@@ -20,7 +20,7 @@ fn with_gateway(site: &Site) -> Edit {
 }
 
 /// What a box's stack looks like, as people see it: rules, routes, settings.
-fn stack(ns: &Ns) -> BTreeMap<String, String> {
+pub fn stack(ns: &Ns) -> BTreeMap<String, String> {
     let said = ["rule show", "-6 rule show", "route show table all", "-6 route show table all"];
     let mut all: BTreeMap<_, _> = said.into_iter().map(|words| (words.to_owned(), ns.ip(words))).collect();
     for key in ["arp_ignore", "arp_announce", "rp_filter", "accept_ra"] {

@@ -11,7 +11,7 @@ use crate::common::program::{Program, TAP_RS};
 use crate::needs_root;
 
 /// What a program says of itself once it says what is wanted.
-fn status(lab: &Lab, program: &Program, wanted: impl Fn(&Value) -> bool) -> Value {
+pub fn status(lab: &Lab, program: &Program, wanted: impl Fn(&Value) -> bool) -> Value {
     let end = Instant::now() + SOON;
     loop {
         let output = lab.server.exec(&[TAP_RS, "status", "--json"]);

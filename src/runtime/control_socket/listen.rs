@@ -37,6 +37,8 @@ pub struct Listener {
     /// Where those who have asked wait for the control loop, and how they get there.
     asked: mpsc::Receiver<Asker>,
     queue: mpsc::Sender<Asker>,
+    /// The log says why nobody is answered.
+    told: bool,
 }
 
 impl Listener {
@@ -48,7 +50,7 @@ impl Listener {
             .inspect_err(|e| warn!("no `tap-rs status` for this process: cannot listen in {FOLDER}: {e}"))
             .ok();
         let (queue, asked) = mpsc::channel(PLACES);
-        Self { socket, places: Arc::new(Semaphore::new(PLACES)), asked, queue }
+        Self { socket, places: Arc::new(Semaphore::new(PLACES)), asked, queue, told: false }
     }
 
     /// Somebody has asked. Pending for ever where there is no socket. Safe to drop and to call again.
@@ -64,10 +66,20 @@ impl Listener {
                 Some(asker) = asked.recv() => return asker,
                 (came, place) = came => match (came, place) {
                     (Ok((stream, _)), Ok(place)) => {
+                        self.told = false;
                         tokio::spawn(hear(stream, place, self.queue.clone()));
                     }
-                    // Out of descriptors, most likely: what is closed meanwhile helps.
-                    _ => tokio::time::sleep(Duration::from_millis(100)).await,
+                    (Err(e), _) => {
+                        if !std::mem::replace(&mut self.told, true) {
+                            warn!(
+                                "cannot answer `tap-rs status`: {e}; where descriptors are too few, raise LimitNOFILE= of \
+                                 the unit, or `ulimit -n`"
+                            );
+                        }
+                        // What is closed meanwhile helps.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    (Ok(_), Err(_)) => return std::future::pending().await,
                 },
             }
         }
