@@ -32,7 +32,7 @@ use crate::proto::peer::{Handshaken, Ponged, free_index};
 use crate::proto::pull::{chunk, hash_of, revision_of};
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, Enrolment};
-use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, Resp, Type};
+use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, MAC_LEN, Resp, Type};
 
 /// Who the server is.
 pub struct ServerParams {
@@ -54,6 +54,8 @@ pub struct Server {
     clients: BTreeMap<PeerId, ClientState>,
     by_key: HashMap<[u8; 32], PeerId>,
     by_index: HashMap<u32, PeerId>,
+    /// INITs that were answered lately, by their MACs: whose next session each has made, where it still is that.
+    by_init: HashMap<[u8; MAC_LEN], PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     stranger: Option<[u8; 32]>,
     out: Outputs,
@@ -65,9 +67,22 @@ impl Server {
         let name = ServerName::new(&params.identity.public())?;
         let (jar, budgets) = (CookieJar::new(now, &mut rng), Budgets::new(now, &mut rng));
         let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
-        let (by_key, by_index) = (HashMap::new(), HashMap::new());
+        let (by_key, by_index, by_init) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (stranger, out) = (None, Outputs::default());
-        Some(Self { params, name, rng, jar, budgets, clients, by_key, by_index, timers, stranger, out })
+        Some(Self {
+            params,
+            name,
+            rng,
+            jar,
+            budgets,
+            clients,
+            by_key,
+            by_index,
+            by_init,
+            timers,
+            stranger,
+            out,
+        })
     }
 
     /// Lets a client in, under a number of the caller's that no other client has.
@@ -319,6 +334,11 @@ impl Server {
         let bytes: &[u8; INIT_LEN] = bytes.try_into().map_err(|_| DropReason::BadLength)?;
         let (init, signed, sent_mac) = Init::decode(bytes)?;
         let cookie = self.jar.find(from.remote, sent_mac, signed).ok_or(DropReason::BadMac)?;
+        // The same INIT again costs nothing: a server that is behind gets each several times.
+        if let Some(resp) = self.answered(sent_mac) {
+            self.out.push(Output::Send { path: from, bytes: resp });
+            return Ok(());
+        }
         self.budgets.take(now, from.remote)?;
         let local_index = self.free_index();
         let answerer = Answerer { identity: &self.params.identity, cookie: &cookie, local_index };
@@ -335,10 +355,6 @@ impl Server {
             Ok(((id, *key), client.spec.psk.as_ref()))
         })?;
         let client = self.clients.get_mut(&id).ok_or(DropReason::UnknownKey)?;
-        if let Some((_, shaken)) = client.peer.next.as_ref().filter(|(_, s)| s.init_mac == *sent_mac) {
-            self.out.push(Output::Send { path: from, bytes: shaken.resp.to_vec() });
-            return Ok(());
-        }
         if client.peer.has_answered(sent_mac) {
             return Err(DropReason::Replayed);
         }
@@ -357,12 +373,30 @@ impl Server {
         slot.key = key;
         self.by_index.insert(local_index, id);
         let shaken = Handshaken { init_mac: *sent_mac, resp, path: from };
+        self.by_init.insert(*sent_mac, id);
         if let Some((old, _)) = client.peer.next.replace((slot, shaken)) {
             self.out.push(Output::Retire { index: old.index() });
         }
         self.out.push(Output::Send { path: from, bytes: resp.to_vec() });
+        self.forget_inits();
         self.reschedule(id);
         Ok(())
+    }
+
+    /// What this INIT was answered with, if its session is still to be used for the first time.
+    fn answered(&self, init_mac: &[u8; MAC_LEN]) -> Option<Vec<u8>> {
+        let client = self.clients.get(self.by_init.get(init_mac)?)?;
+        let (_, shaken) = client.peer.next.as_ref().filter(|(_, s)| s.init_mac == *init_mac)?;
+        Some(shaken.resp.to_vec())
+    }
+
+    /// Keeps no more of them than there are clients, and as many again.
+    fn forget_inits(&mut self) {
+        if self.by_init.len() > self.clients.len().saturating_mul(2) {
+            let clients = &self.clients;
+            let next = |id: &PeerId| clients.get(id).and_then(|client| client.peer.next.as_ref());
+            self.by_init.retain(|mac, id| next(id).is_some_and(|(_, s)| s.init_mac == *mac));
+        }
     }
 
     /// A random index that no session has.

@@ -2,6 +2,7 @@
 
 mod enrol;
 mod sim;
+mod twins;
 
 use std::time::Duration;
 

@@ -44,7 +44,7 @@ fn sockets_of(dir: &Path) -> Vec<String> {
 #[test]
 fn both_sides_come_back_from_every_kill_and_leave_nothing() {
     needs_root!();
-    let span = std::env::var(SECONDS).ok().map_or(25, |s| s.parse().expect("seconds"));
+    let span = std::env::var(SECONDS).ok().map_or(20, |s| s.parse().expect("seconds"));
     let lab = Lab::plan().nics(2).build();
     let (site, tag) = (&lab.sites[0], lab.dir().file_name().unwrap().to_string_lossy().into_owned());
     // The second NIC lives in a namespace of its own, which the server makes.

@@ -213,6 +213,32 @@ fn an_underlay_that_breaks_for_a_while_costs_only_that_while() {
 }
 
 #[test]
+fn a_client_that_changes_its_interface_and_route_keeps_its_session() {
+    needs_root!();
+    let lab = Lab::new();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    // A second way to the same address of the server's.
+    site.client.ip(&format!("link add lte0 type veth peer name lte0 netns {}", lab.server.name()));
+    for (ns, host) in [(&lab.server, 1), (&site.client, 2)] {
+        ns.ip(&format!("addr add 172.29.0.{host}/24 dev lte0"));
+        ns.ip("link set lte0 up");
+    }
+    let (_server, client) = lab.up_plain();
+    site.lan.ping(nic.ip);
+    for _ in 0..2 {
+        site.client.ip("link set wan0 down");
+        site.client.ip("route add 172.31.0.0/24 via 172.29.0.1");
+        site.lan.ping_within(nic.ip, Duration::from_secs(3));
+        tcp(&site.lan, &lab.server, nic.ip, 100_000, 100_000);
+        site.client.ip("route del 172.31.0.0/24 via 172.29.0.1");
+        site.client.ip("link set wan0 up");
+        site.lan.ping_within(nic.ip, Duration::from_secs(3));
+        tcp(&site.lan, &lab.server, nic.ip, 100_000, 100_000);
+    }
+    assert_eq!(client.count(&[SESSION]), 1, "the session is still the first one");
+}
+
+#[test]
 fn a_server_that_moves_is_found_by_its_name() {
     needs_root!();
     let lab = Lab::new();

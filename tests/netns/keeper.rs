@@ -2,6 +2,7 @@
 //! when the program is killed, and being small until then.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::common::lab::{Edit, Lab, SOON};
 use crate::common::program::{Program, TAP_RS};
+use crate::common::traffic::tcp;
 use crate::needs_root;
 
 /// The process number of a program's keeper.
@@ -123,6 +125,57 @@ fn the_tunnel_keeps_one_capability_and_gets_no_more() {
         let limits = fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
         let core = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    }
+}
+
+/// How often these bytes are in what a process may write to, as root sees it.
+fn occurrences(pid: u32, needle: &[u8]) -> usize {
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let first = needle[0];
+    let count = |bytes: &[u8]| bytes.windows(needle.len()).filter(|w| w[0] == first && *w == needle).count();
+    let part = |line: &str| {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        let [from, to] = [from, to].map(|n| u64::from_str_radix(n, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // Guard pages and buffers that nobody has touched cannot be read, or are empty.
+        memory.read_exact_at(&mut bytes, from).ok()?;
+        Some(count(&bytes))
+    };
+    maps.lines().filter(|l| l.contains(" rw")).filter_map(part).sum()
+}
+
+#[test]
+fn a_process_under_traffic_has_its_key_where_it_needs_it_and_nowhere_else() {
+    needs_root!();
+    let lab = Lab::new();
+    let psk = Command::new(TAP_RS).arg("genpsk").output().unwrap().stdout;
+    lab.write("site0.psk", &psk);
+    let server = Edit { client: "psk = \"site0.psk\"".into(), ..Edit::default() };
+    let client = Edit { top: "psk = \"site0.psk\"".into(), ..Edit::default() };
+    let (server, client) = lab.up(&server, &client);
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    tcp(&site.lan, &lab.server, nic.ip, 500_000, 500_000);
+    let secrets =
+        [(&server, "server.key"), (&client, "client0.key"), (&server, "site0.psk"), (&client, "site0.psk")];
+    let text = |file: &str| fs::read_to_string(lab.dir().join(file)).unwrap().trim().to_owned();
+    // Clamping changes the first byte and the last.
+    let bytes = |file: &str| STANDARD.decode(text(file)).unwrap()[1..31].to_vec();
+    let copies = || secrets.map(|(program, file)| occurrences(program.pid(), &bytes(file)));
+    let before = copies();
+    assert!(before.iter().all(|n| *n > 0), "the search finds what is there: {before:?}");
+    for _ in 0..10 {
+        client.rekey();
+        tcp(&site.lan, &lab.server, nic.ip, 50_000, 50_000);
+    }
+    for ((program, file), (was, is)) in secrets.into_iter().zip(before.into_iter().zip(copies())) {
+        // One more may lie on a stack, until something else is written there.
+        assert!(is <= was + 1, "{file}: {is} copies after ten handshakes, {was} before");
+        let keeper = keeper_of(program);
+        assert_eq!(occurrences(keeper, &bytes(file)), 0, "{file} in the keeper");
+        for pid in [program.pid(), keeper] {
+            assert_eq!(occurrences(pid, &text(file).as_bytes()[..40]), 0, "{file} as text");
+        }
     }
 }
 

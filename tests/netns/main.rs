@@ -20,7 +20,7 @@ mod forward;
 mod identity;
 mod keeper;
 
-
+mod many;
 mod mistakes;
 mod namespace;
 mod path;
