@@ -14,7 +14,7 @@ use super::outside::Outside;
 use super::tables::{Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
 use super::{Command, NicKey, Notice};
-use crate::metrics::WorkerCounters;
+use crate::metrics::{Stamp, WorkerCounters};
 use crate::nic::{Side, VNET_HEADER_LEN};
 use crate::sys::poll::{Epoll, EventFd, Events, Interest, Ready};
 use crate::sys::udp::UdpSocket;
@@ -153,6 +153,7 @@ impl Worker {
         let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock()));
         self.epoll.wait(events, timeout)?;
         let now = clock();
+        self.out.turn.set(Stamp::of(now));
         self.out.counters.wakeups.fetch_add(1, Relaxed);
         if events.iter().any(|e| e.token == COMMAND) && self.obey()?.is_err() {
             return Ok(Err(Stopped));

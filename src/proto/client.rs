@@ -177,8 +177,12 @@ impl Client {
         let Some(slot) = self.peer.slot(index) else { return Err(DropReason::UnknownIndex) };
         slot.used = true;
         match Control::decode(body)? {
-            Control::Ping { token } => self.peer.handle_ping(now, token, 0, from, &mut self.out),
-            Control::Pong { token, revision } => {
+            Control::Ping { token, tally } => {
+                self.peer.handle_tally(index, tally);
+                self.peer.handle_ping(now, token, 0, tally.is_some(), from, &mut self.out);
+            }
+            Control::Pong { token, revision, tally } => {
+                self.peer.handle_tally(index, tally);
                 self.pull.handle_revision(now, revision);
                 // A client challenges nobody: it knows the server by its address.
                 let (Ponged::Nothing | Ponged::Proven(_)) =

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::proto::session::{Lanes, Opener};
 use crate::types::{Path, Suite};
-use crate::wire::control::{PushState, Report};
+use crate::wire::control::{PushState, Report, Tally};
 
 /// Names a peer within one client or server: always 0 on a client, the client's number on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,12 +132,27 @@ pub struct SessionInfo {
     pub datagram: u16,
     /// Smoothed round-trip time.
     pub rtt: Option<Duration>,
+    /// How far round-trip times are from it, smoothed.
+    pub jitter: Option<Duration>,
     /// When the peer was last heard.
     pub heard: Option<Instant>,
     /// Datagrams and bytes sealed.
     pub sent: (u64, u64),
     /// Datagrams and bytes opened.
     pub received: (u64, u64),
+    /// What has come of what the peer sent.
+    pub incoming: Arrivals,
+    /// What has come of what was sent to the peer, as it said last; `None` where it has not said so.
+    pub outgoing: Option<Arrivals>,
+}
+
+/// What has come of what was sent one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    /// Since the first session with this peer; only grows.
+    pub total: Tally,
+    /// In the session in use and the one before: the last two to four minutes.
+    pub recent: Tally,
 }
 
 /// Outputs in the order in which they are to be done.

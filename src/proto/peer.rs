@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use rand::CryptoRng;
 
 use crate::proto::activity::Activity;
-use crate::proto::output::{Output, Outputs, PeerId, SessionInfo};
+use crate::proto::output::{Arrivals, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::pmtu::{FLOOR, PathMtu};
 use crate::proto::session::{DATA_OVERHEAD, Keys, Lane, Opener, REKEY_AFTER_DATAGRAMS, establish};
 use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER, REKEY_AFTER_BYTES};
 use crate::types::{Path, Suite};
-use crate::wire::control::Control;
+use crate::wire::control::{Control, Tally};
 use crate::wire::datagram::{DATA_HEADER_LEN, RESP_LEN};
 use crate::wire::record::{HEADER_LEN, Record};
 
@@ -50,9 +50,18 @@ pub(crate) struct Slot {
     pub used: bool,
     /// On a server, the MAC of the INIT that it came from: the same INIT makes no other session.
     pub init_mac: Option<[u8; 16]>,
+    /// What the peer said last of what it received in this session.
+    told: Option<Tally>,
 }
 
 impl Slot {
+    /// What the peer has told, as far as it can be true.
+    fn told(&self) -> Option<Tally> {
+        let sent = self.opener.volume().sent.load(Relaxed);
+        let expected = self.told?.expected.min(sent);
+        Some(Tally { expected, arrived: self.told?.arrived.min(expected) })
+    }
+
     pub(crate) fn index(&self) -> u32 {
         self.opener.index()
     }
@@ -94,6 +103,9 @@ pub(crate) struct Peer {
     pub current: Option<Slot>,
     pub previous: Option<Slot>,
     pub rtt: Option<Duration>,
+    jitter: Option<Duration>,
+    /// What came in in sessions that are gone, and what went out.
+    past: (Tally, Option<Tally>),
     pmtu: PathMtu,
     ceiling: u16,
     pings: VecDeque<Ping>,
@@ -113,6 +125,8 @@ impl Peer {
             current: None,
             previous: None,
             rtt: None,
+            jitter: None,
+            past: (Tally::default(), None),
             pmtu: PathMtu::new(now, ORDINARY),
             ceiling: ORDINARY,
             pings: VecDeque::new(),
@@ -132,7 +146,16 @@ impl Peer {
         let (mut lanes, opener) = establish(keys, Arc::clone(&self.activity))?;
         let lane = lanes.take()?;
         out.push(Output::Install { peer: self.id, opener: Arc::clone(&opener), lanes });
-        Some(Slot { opener, lane, suite: keys.suite, since: now, instance, used: false, init_mac: None })
+        Some(Slot {
+            opener,
+            lane,
+            suite: keys.suite,
+            since: now,
+            instance,
+            used: false,
+            init_mac: None,
+            told: None,
+        })
     }
 
     /// Sends with `slot` from now on, to `path`.
@@ -145,15 +168,23 @@ impl Peer {
         out.push(Output::Use { peer: self.id, index, path, datagram });
         let old = self.current.replace(slot);
         if let Some(gone) = std::mem::replace(&mut self.previous, old) {
-            out.push(Output::Retire { index: gone.index() });
+            self.retire(&gone, out);
         }
+    }
+
+    /// Forgets a session, but not what came of it.
+    fn retire(&mut self, slot: &Slot, out: &mut Outputs) {
+        let (incoming, outgoing) = self.past;
+        let outgoing = slot.told().map(|told| outgoing.unwrap_or_default().plus(told)).or(outgoing);
+        self.past = (incoming.plus(slot.opener.tally()), outgoing);
+        out.push(Output::Retire { index: slot.index() });
     }
 
     /// Forgets every session.
     pub(crate) fn clear(&mut self, out: &mut Outputs) {
         let next = self.next.take().map(|(slot, _)| slot);
         for slot in [next, self.current.take(), self.previous.take()].into_iter().flatten() {
-            out.push(Output::Retire { index: slot.index() });
+            self.retire(&slot, out);
         }
         self.pings.clear();
         self.activity.forgive();
@@ -166,7 +197,7 @@ impl Peer {
         let (current, previous) = (self.current.take_if(|s| old(s)), self.previous.take_if(|s| old(s)));
         let lost = current.is_some();
         for slot in [next, current, previous].into_iter().flatten() {
-            out.push(Output::Retire { index: slot.index() });
+            self.retire(&slot, out);
         }
         lost
     }
@@ -195,10 +226,26 @@ impl Peer {
             path: self.path?,
             datagram: self.pmtu.size(),
             rtt: self.rtt,
+            jitter: self.jitter,
             heard: self.activity.received(),
             sent: (v.sent.load(Relaxed), v.sent_bytes.load(Relaxed)),
             received: (v.received.load(Relaxed), v.received_bytes.load(Relaxed)),
+            incoming: self.incoming(),
+            outgoing: self.outgoing(),
         })
+    }
+
+    fn incoming(&self) -> Arrivals {
+        let live = [&self.current, &self.previous].into_iter().flatten();
+        let recent = live.map(|slot| slot.opener.tally()).fold(Tally::default(), Tally::plus);
+        Arrivals { total: self.past.0.plus(recent), recent }
+    }
+
+    fn outgoing(&self) -> Option<Arrivals> {
+        let live = [&self.current, &self.previous].into_iter().flatten();
+        let recent = live.filter_map(Slot::told).reduce(Tally::plus);
+        let total = self.past.1.into_iter().chain(recent).reduce(Tally::plus)?;
+        Some(Arrivals { total, recent: recent.unwrap_or_default() })
     }
 
     /// True where this INIT has made a session that is in use already.
@@ -273,12 +320,23 @@ impl Peer {
         }
     }
 
-    /// Answers a PING, to where it came from.
+    /// What the peer says that it has received in the session of this index.
+    pub(crate) fn handle_tally(&mut self, index: u32, tally: Option<Tally>) {
+        let Some(tally) = tally else { return };
+        // An older one may be overtaken on the way.
+        let newer = |slot: &&mut Slot| slot.told.is_none_or(|told| told.expected <= tally.expected);
+        if let Some(slot) = self.slot(index).filter(newer) {
+            slot.told = Some(tally);
+        }
+    }
+
+    /// Answers a PING, to where it came from; with a tally if `tallied`.
     pub(crate) fn handle_ping(
         &mut self,
         now: Instant,
         token: u64,
         revision: u64,
+        tallied: bool,
         from: Path,
         out: &mut Outputs,
     ) {
@@ -290,7 +348,8 @@ impl Peer {
             }
             self.ponged_elsewhere = Some(now);
         }
-        self.send_to(now, from, Some(&Control::Pong { token, revision }), 0, out);
+        let tally = self.tally().filter(|_| tallied);
+        self.send_to(now, from, Some(&Control::Pong { token, revision, tally }), 0, out);
     }
 
     /// A PONG came in.
@@ -308,7 +367,10 @@ impl Peer {
                 self.resized(before, out);
             }
         }
-        // RFC 6298: an eighth of the new sample.
+        // RFC 6298: a quarter of the new deviation, an eighth of the new sample.
+        let deviation = self.rtt.map_or(rtt / 2, |old| old.abs_diff(rtt));
+        self.jitter =
+            Some(self.jitter.map_or(deviation, |old| old.saturating_mul(3).saturating_add(deviation) / 4));
         self.rtt = Some(self.rtt.map_or(rtt, |old| old.saturating_mul(7).saturating_add(rtt) / 8));
         Ponged::Nothing
     }
@@ -373,10 +435,18 @@ impl Peer {
             self.pings.pop_front();
         }
         self.pings.push_back(Ping { token, sent: now, purpose });
+        // A challenge is to be no longer than it must be.
+        let mut tally = None;
         if purpose == Purpose::Echo {
             self.activity.note_request(now);
+            tally = self.tally();
         }
-        self.send_to(now, path, Some(&Control::Ping { token }), size, out);
+        self.send_to(now, path, Some(&Control::Ping { token, tally }), size, out);
+    }
+
+    /// What has come of what the peer sent in the session that we send in.
+    fn tally(&self) -> Option<Tally> {
+        self.current.as_ref().map(|slot| slot.opener.tally())
     }
 
     /// Seals one control record, or none, in a datagram of at least `size` bytes.

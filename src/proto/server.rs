@@ -187,11 +187,13 @@ impl Server {
         };
         let out = &mut self.out;
         match Control::decode(body)? {
-            Control::Ping { token } => {
+            Control::Ping { token, tally } => {
                 let revision = client.offer.as_ref().map_or(0, |o| o.revision);
-                client.peer.handle_ping(now, token, revision, from, out);
+                client.peer.handle_tally(index, tally);
+                client.peer.handle_ping(now, token, revision, tally.is_some(), from, out);
             }
-            Control::Pong { token, .. } => {
+            Control::Pong { token, tally, .. } => {
+                client.peer.handle_tally(index, tally);
                 if let Ponged::Proven(path) = client.peer.handle_pong(now, token, from, out) {
                     client.peer.moved(now, path, out);
                     out.event(id, Event::Moved(path));

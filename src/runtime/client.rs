@@ -362,7 +362,7 @@ impl Session {
         Snapshot {
             role: "client".to_owned(),
             peers: vec![peer],
-            nics: self.ports.snapshot(|_| self.config.server.to_string()),
+            nics: self.ports.snapshot(now, |_| self.config.server.to_string()),
             plane: self.plane.snapshot(),
             ..snapshot::frame(now, self.started, &self.file, self.local)
         }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::wire::control::{NicReport, Report};
 
+/// What the kernel says of this process.
+pub const OWN: &str = "/proc/self/status";
+
 /// Load, memory and the NICs' counters, as /proc says (proc(5)). What cannot be read is 0.
 pub fn report(uptime: Duration, nics: Vec<NicReport>) -> Report {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -15,6 +18,11 @@ pub fn report(uptime: Duration, nics: Vec<NicReport>) -> Report {
         memory: (kilobytes(&memory, "MemTotal:"), kilobytes(&memory, "MemAvailable:")),
         nics,
     }
+}
+
+/// Resident memory of this process in kilobytes; 0 where /proc does not say.
+pub fn resident_kb() -> u64 {
+    kilobytes(&fs::read_to_string(OWN).unwrap_or_default(), "VmRSS:")
 }
 
 fn hundredths(text: &str) -> u32 {
@@ -37,6 +45,7 @@ mod tests {
         assert_eq!(hundredths("1.25"), 125);
         assert_eq!(hundredths(""), 0);
         assert_eq!(kilobytes("MemTotal:       100 kB\nMemAvailable:   50 kB\n", "MemAvailable:"), 50);
+        assert!(resident_kb() > 0);
         assert!(report(Duration::ZERO, Vec::new()).memory.0 > 0);
     }
 }

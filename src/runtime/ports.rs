@@ -187,8 +187,8 @@ impl Ports {
     }
 
     /// Each NIC as it stands. `name`: what a peer is called.
-    pub fn snapshot(&self, name: impl Fn(PeerId) -> String) -> Vec<model::Nic> {
-        self.ports.iter().map(|port| port.snapshot(name(port.wanted.peer))).collect()
+    pub fn snapshot(&self, now: Instant, name: impl Fn(PeerId) -> String) -> Vec<model::Nic> {
+        self.ports.iter().map(|port| port.snapshot(now, name(port.wanted.peer))).collect()
     }
 
     /// Logs what was dropped on each NIC.
@@ -265,9 +265,13 @@ impl Port {
         }
     }
 
-    fn snapshot(&self, peer: String) -> model::Nic {
+    fn snapshot(&self, now: Instant, peer: String) -> model::Nic {
         let (spec, c) = (&self.wanted.request.spec, &self.counters);
-        let flow = |f: &Flow| model::Flow { frames: f.frames.load(Relaxed), bytes: f.bytes.load(Relaxed) };
+        let flow = |f: &Flow| model::Flow {
+            frames: f.frames.load(Relaxed),
+            bytes: f.bytes.load(Relaxed),
+            last_s: f.idle(now).map(|idle| idle.as_secs()),
+        };
         let server = self.wanted.request.side == Side::Server;
         let state = match self.nic() {
             None => "gone",

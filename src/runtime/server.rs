@@ -314,7 +314,7 @@ impl Host {
         Snapshot {
             role: "server".to_owned(),
             peers: self.roster.names().map(peer).collect(),
-            nics: self.ports.snapshot(|id| self.roster.name(id).to_owned()),
+            nics: self.ports.snapshot(now, |id| self.roster.name(id).to_owned()),
             plane: self.plane.snapshot(),
             ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
         }

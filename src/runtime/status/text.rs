@@ -125,8 +125,8 @@ mod tests {
             addrs: vec!["18.8.80.150/24".into(), "2001:db8::1234/64".into()],
             mtu: 9000,
             offload: "checksum, TCP, UDP".into(),
-            uplink: Flow { frames: 123_456_789, bytes: 1_234_567_890_123 },
-            downlink: Flow { frames: 123_456_789, bytes: 1_234_567_890_123 },
+            uplink: Flow { frames: 123_456_789, bytes: 1_234_567_890_123, last_s: Some(7) },
+            downlink: Flow { frames: 123_456_789, bytes: 1_234_567_890_123, last_s: None },
             drops,
         };
         let peer = Peer {
