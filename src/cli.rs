@@ -74,6 +74,10 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// All that is known of each NIC, also where there are more than sixteen
+    #[arg(long, short)]
+    pub long: bool,
+
     /// Again every second, until it is interrupted
     #[arg(long, short)]
     pub watch: bool,

@@ -12,6 +12,7 @@
 mod ask;
 mod command;
 pub mod model;
+pub mod paint;
 pub mod snapshot;
 mod socket;
 mod text;
