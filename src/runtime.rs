@@ -25,6 +25,7 @@
 
 mod client;
 mod control;
+pub mod control_socket;
 mod daemon;
 pub mod demo;
 pub mod keeper;

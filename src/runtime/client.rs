@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Wish, until};
+use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
 use super::load;
@@ -24,7 +25,7 @@ use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
 use super::sandbox::{self, Sandbox};
-use super::status::{Listener, Snapshot, model, snapshot};
+use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{ClientConfig, NicSource, SuiteChoice};
 use crate::dataplane::Notice;
@@ -68,7 +69,7 @@ struct Session {
     resolver: Resolver,
     pushes: Pushes,
     _sandbox: Sandbox,
-    status: Listener,
+    asked: Listener,
     /// The config file, for whoever asks.
     file: String,
     /// What became of the last push.
@@ -95,7 +96,7 @@ impl Session {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
         let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
-        let status = Listener::open(path);
+        let asked = Listener::open(path);
         // A client reads no file after this.
         let sandbox = sandbox::confine(&[]);
         let (mut plane, notices) =
@@ -118,7 +119,7 @@ impl Session {
             links,
             signals,
             _sandbox: sandbox,
-            status,
+            asked,
             file: path.display().to_string(),
             pushed: None,
             started: now,
@@ -150,7 +151,7 @@ impl Session {
                         return Ok(self.stop(status));
                     }
                 }
-                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
+                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
                 () = until(due) => self.handle_timeout(Instant::now()),
             }
         }
@@ -350,6 +351,12 @@ impl Session {
     fn conclude(&mut self, now: Instant, revision: u64, state: PushState, code: u8) {
         self.client.report_status(now, revision, state, code);
         self.pushed = Some(snapshot::push(revision, state, code));
+    }
+
+    fn handle_asker(&self, now: Instant, asker: Asker) {
+        match asker.request {
+            Request::Status {} => asker.answer(&self.snapshot(now)),
+        }
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {

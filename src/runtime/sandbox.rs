@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use libc::c_long;
 use tracing::{debug, warn};
 
+use super::control_socket::FOLDER;
 use super::load::OWN;
-use super::status::FOLDER;
 use crate::sys::landlock::{self, Access, Confined};
 use crate::sys::privileges::{CAP_NET_ADMIN, dump_no_core, gain_nothing_by_exec, keep_capability};
 use crate::sys::process::keep_memory_private;

@@ -17,13 +17,14 @@ use tracing::{debug, error, info, warn};
 use self::advice::Advice;
 use self::roster::Roster;
 use super::control::{LinkEvents, Signals, Wish, until};
+use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
 use super::sandbox::{self, Sandbox};
-use super::status::{Listener, Snapshot, model, snapshot};
+use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{self, Config, Overrides, ServerConfig};
 use crate::dataplane::Notice;
@@ -75,7 +76,7 @@ struct Host {
     /// Where each client is, as long as it has a session.
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
-    status: Listener,
+    asked: Listener,
     started: Instant,
     /// What each client has said of itself.
     heard: BTreeMap<PeerId, Heard>,
@@ -101,7 +102,7 @@ impl Host {
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
         let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
-        let status = Listener::open(&file.path);
+        let asked = Listener::open(&file.path);
         let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
             Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
@@ -120,7 +121,7 @@ impl Host {
             tunnels: BTreeMap::new(),
             paths: BTreeMap::new(),
             advice: Advice::default(),
-            status,
+            asked,
             started: now,
             heard: BTreeMap::new(),
             file,
@@ -148,7 +149,7 @@ impl Host {
                 events = self.links.next() => {
                     self.ports.handle_links(Instant::now(), &mut self.plane, &events);
                 }
-                asker = self.status.next() => asker.answer(&self.snapshot(Instant::now())),
+                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
                 () = until(due) => {
                     let now = Instant::now();
                     self.server.handle_timeout(now);
@@ -294,6 +295,12 @@ impl Host {
                 );
             }
             Event::Resolve { .. } | Event::Push { .. } => {}
+        }
+    }
+
+    fn handle_asker(&self, now: Instant, asker: Asker) {
+        match asker.request {
+            Request::Status {} => asker.answer(&self.snapshot(now)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! `tap-rs status`, asked of real programs.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -86,4 +88,29 @@ fn a_name_that_nobody_has_is_said_with_those_there_are() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("no-such-name") && said.contains("server"), "{said}");
+}
+
+#[test]
+fn what_is_no_request_is_refused_in_one_sentence() {
+    needs_root!();
+    let lab = Lab::new();
+    let server = lab.start_server(&Edit::default());
+    let mine = status(&lab, &server, |v| v["pid"] == server.pid());
+    let name =
+        std::path::Path::new(mine["config"].as_str().unwrap()).file_stem().unwrap().display().to_string();
+    let ask = |request: &str| {
+        let path = |file: String| format!("/run/tap-rs/{file}.sock");
+        let mut line = UnixStream::connect(path(format!("{name}-{}", server.pid())))
+            .or_else(|_| UnixStream::connect(path(name.clone())))
+            .unwrap();
+        // Of what is too long only the start is read.
+        let _ = line.write_all(request.as_bytes());
+        let mut answer = String::new();
+        let _ = line.read_to_string(&mut answer);
+        answer
+    };
+    for bad in ["hello\n", "{\"ask\":\"sudo\"}\n", &"x".repeat(1 << 17)] {
+        assert!(ask(bad).contains("does not understand") || bad.len() > 1 << 16, "{bad}");
+    }
+    status(&lab, &server, |v| v["role"] == "server");
 }

@@ -4,9 +4,10 @@ use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
 use super::paint::Paint;
-use super::{Snapshot, ask, render};
+use super::{Snapshot, render};
 use crate::cli::StatusArgs;
 use crate::commands::Failure;
+use crate::runtime::control_socket::{Request, ask_all};
 use crate::sys::terminal::terminal_size;
 
 /// Between two looks of `--watch`.
@@ -62,7 +63,8 @@ fn rows() -> usize {
 }
 
 fn look(args: &StatusArgs) -> Result<String, Failure> {
-    let answers = ask(args.name.as_deref()).map_err(|e| Failure::Refused(e.to_string()))?;
+    let answers =
+        ask_all(args.name.as_deref(), &Request::Status {}).map_err(|e| Failure::Refused(e.to_string()))?;
     let mut texts = Vec::new();
     for (name, document) in answers {
         if args.json {

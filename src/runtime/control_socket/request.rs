@@ -1,0 +1,38 @@
+//! What can be asked.
+
+use serde::{Deserialize, Serialize};
+
+/// One request; a line of JSON, `{"ask":"status"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How is it doing? The answer is a [`Snapshot`](crate::runtime::status::Snapshot).
+    Status {},
+}
+
+/// The answer to what cannot be done.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Refusal {
+    /// One sentence: why not, and how to mend it.
+    pub error: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_a_line_of_json() {
+        let line = serde_json::to_string(&Request::Status {}).unwrap();
+        assert_eq!(line, r#"{"ask":"status"}"#);
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), Request::Status {});
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_request() {
+        for bad in ["", "{}", "status", r#"{"ask":"sudo"}"#, r#"{"ask":"status","more":1}"#] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+    }
+}
