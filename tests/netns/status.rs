@@ -58,6 +58,34 @@ fn both_sides_say_how_they_are_doing() {
 }
 
 #[test]
+fn both_sides_know_what_is_lost_each_way() {
+    needs_root!();
+    let lab = Lab::new();
+    let (server, client) = lab.up_plain();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    site.lan.ping(nic.ip);
+    lab.server.exec(&["nft", "add table inet lossy"]);
+    lab.server.exec(&["nft", "add chain inet lossy in { type filter hook input priority 0; }"]);
+    lab.server.exec(&["nft", "add rule inet lossy in udp dport 1234 numgen inc mod 5 == 0 drop"]);
+    // Answers to these are not waited for; one datagram each.
+    let _ = site.lan.try_exec(&["ping", "-q", "-c", "300", "-i", "0.002", "-W", "1", &nic.ip.to_string()]);
+
+    let lost = |v: &Value, way: &str| v["peers"][0][way]["recent_percent"].as_f64().unwrap_or(0.0);
+    let s = status(&lab, &server, |v| lost(v, "loss_in") > 10.0);
+    assert_eq!(lost(&s, "loss_out"), 0.0, "{s:#}");
+    let c = status(&lab, &client, |v| lost(v, "loss_out") > 10.0);
+    assert_eq!(lost(&c, "loss_in"), 0.0, "{c:#}");
+    for (told, way) in [(&s, "loss_in"), (&c, "loss_out")] {
+        let loss = &told["peers"][0][way];
+        assert!(loss["expected"].as_u64() > loss["arrived"].as_u64(), "{loss:#}");
+        assert!(lost(told, way) < 30.0, "{loss:#}");
+    }
+    let peer = &c["peers"][0];
+    assert!(peer["jitter_us"].is_number() && c["memory_kb"].as_u64().unwrap() > 100, "{c:#}");
+    assert!(c["nics"][0]["uplink"]["last_s"].as_u64().unwrap() < 60, "{c:#}");
+}
+
+#[test]
 fn what_is_dropped_is_told_with_its_reason() {
     needs_root!();
     let lab = Lab::new();

@@ -273,7 +273,7 @@ mod tests {
     fn many_nics_have_a_line_each() {
         let short = render("server", &server(500), false, Paint::default());
         let long = render("server", &server(500), true, Paint::default());
-        assert!(short.lines().count() < 530, "{}", short.lines().count());
+        assert!(short.lines().count() < 540, "{}", short.lines().count());
         assert!(long.lines().count() > 2000);
         assert!(short.contains("interface-of499"));
     }
