@@ -28,6 +28,7 @@ mod control;
 pub mod control_socket;
 mod daemon;
 pub mod demo;
+pub mod exporter;
 pub mod keeper;
 mod load;
 mod log;

@@ -19,6 +19,7 @@ use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
+use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
 use super::load;
 use super::path::{any_like, ceiling};
@@ -70,6 +71,7 @@ struct Session {
     pushes: Pushes,
     _sandbox: Sandbox,
     asked: Listener,
+    exporter: Exporter,
     /// The config file, for whoever asks.
     file: String,
     /// What became of the last push.
@@ -97,6 +99,7 @@ impl Session {
         let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
         let asked = Listener::open(path);
+        let exporter = Exporter::open(config.common.metrics)?;
         // A client reads no file after this.
         let sandbox = sandbox::confine(&[]);
         let (mut plane, notices) =
@@ -120,6 +123,7 @@ impl Session {
             signals,
             _sandbox: sandbox,
             asked,
+            exporter,
             file: path.display().to_string(),
             pushed: None,
             started: now,
@@ -152,6 +156,7 @@ impl Session {
                     }
                 }
                 asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
+                scrape = self.exporter.next() => self.handle_scrape(Instant::now(), scrape),
                 () = until(due) => self.handle_timeout(Instant::now()),
             }
         }
@@ -357,6 +362,14 @@ impl Session {
         match asker.request {
             Request::Status {} => asker.answer(&self.snapshot(now)),
         }
+    }
+
+    fn handle_scrape(&mut self, now: Instant, scrape: Scrape) {
+        if self.exporter.is_stale(now, &scrape) {
+            let snapshot = self.snapshot(now);
+            self.exporter.renew(now, &scrape, &snapshot);
+        }
+        self.exporter.answer(scrape);
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {

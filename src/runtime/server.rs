@@ -19,6 +19,7 @@ use self::roster::Roster;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
+use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
@@ -77,6 +78,7 @@ struct Host {
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
     asked: Listener,
+    exporter: Exporter,
     started: Instant,
     /// What each client has said of itself.
     heard: BTreeMap<PeerId, Heard>,
@@ -103,6 +105,7 @@ impl Host {
         let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
         let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);
+        let exporter = Exporter::open(config.common.metrics)?;
         let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
             Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
@@ -122,6 +125,7 @@ impl Host {
             paths: BTreeMap::new(),
             advice: Advice::default(),
             asked,
+            exporter,
             started: now,
             heard: BTreeMap::new(),
             file,
@@ -150,6 +154,7 @@ impl Host {
                     self.ports.handle_links(Instant::now(), &mut self.plane, &events);
                 }
                 asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
+                scrape = self.exporter.next() => self.handle_scrape(Instant::now(), scrape),
                 () = until(due) => {
                     let now = Instant::now();
                     self.server.handle_timeout(now);
@@ -192,6 +197,7 @@ impl Host {
             ("bind_addr", config.bind != self.config.bind),
             ("private_key", config.common.private_key != self.config.common.private_key),
             ("log", config.common.log != self.config.common.log),
+            ("metrics", config.common.metrics != self.config.common.metrics),
             ("suites", config.suites != self.config.suites),
         ];
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
@@ -302,6 +308,14 @@ impl Host {
         match asker.request {
             Request::Status {} => asker.answer(&self.snapshot(now)),
         }
+    }
+
+    fn handle_scrape(&mut self, now: Instant, scrape: Scrape) {
+        if self.exporter.is_stale(now, &scrape) {
+            let snapshot = self.snapshot(now);
+            self.exporter.renew(now, &scrape, &snapshot);
+        }
+        self.exporter.answer(scrape);
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn peer() -> Peer {
-        let loss = Some(Loss { expected: 1000, arrived: 985, recent_percent: Some(1.5) });
+        let loss = Loss { expected: 1000, arrived: 985, recent_percent: Some(1.5) };
         let volume = Volume { datagrams: 1, bytes: 999_900_000_000 };
         Peer {
             name: "branch".into(),
@@ -187,8 +187,8 @@ mod tests {
             heard_s: Some(99),
             rtt_us: Some(1_234_567),
             jitter_us: Some(1_234_567),
-            loss_in: loss,
-            loss_out: Some(Loss { recent_percent: Some(100.0), ..loss.unwrap() }),
+            loss_in: Some(loss),
+            loss_out: Some(Loss { recent_percent: Some(100.0), ..loss }),
             datagram_bytes: Some(1472),
             sent: volume,
             received: volume,
