@@ -17,6 +17,7 @@ Examples:
   tap-rs -c client.toml                 run it; run_mode in it says as what
   tap-rs server -c server.toml          run it as a server
   tap-rs status                         how the running ones are doing
+  tap-rs top                            the same, live, for each NIC and peer
 
 Every key of a config: docs/CONFIG.md";
 
@@ -60,6 +61,8 @@ pub enum Command {
     Check(ClientArgs),
     /// Say how the tap-rs that run on this machine are doing (as root)
     Status(StatusArgs),
+    /// Watch NICs and peers live, with their rates and drops (as root, on a terminal)
+    Top(TopArgs),
     /// See a LAN, a client and a server at work on this machine (as root)
     Demo,
 }
@@ -81,6 +84,13 @@ pub struct StatusArgs {
     /// Again every second, until it is interrupted
     #[arg(long, short)]
     pub watch: bool,
+}
+
+/// What to watch.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Which one: the name of its config file, without `.toml` [default: all of them, one at a time]
+    pub name: Option<String>,
 }
 
 /// A config file, and what may be said over it on either side.

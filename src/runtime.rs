@@ -40,6 +40,7 @@ pub mod sandbox;
 pub mod script;
 mod server;
 pub mod status;
+pub mod top;
 
 use std::path::Path;
 use std::rc::Rc;
