@@ -61,8 +61,8 @@ mac = "be:17:dd:5c:07:1$n"
 broadcast_pps = $((20 + 100 * n))
 TOML
     done
-} >"$work/server.toml"
-cat >"$work/client.toml" <<TOML
+} >"$work/office.toml"
+cat >"$work/branch.toml" <<TOML
 run_mode = "client"
 use_remote_config = true
 parent = "lan0"
@@ -72,26 +72,29 @@ bind_addr = "192.0.2.1:1234"
 public_key = "$(cat "$work/server.pub")"
 TOML
 
-in_ns $server "$program" -c "$work/server.toml" 2>"$work/server.log" & jobs_started+=($!)
-in_ns $client "$program" -c "$work/client.toml" 2>"$work/client.log" & jobs_started+=($!)
+# Without a shell between, so that the number is the program's own.
+ip netns exec $server "$program" -c "$work/office.toml" 2>"$work/server.log" & jobs_started+=($!)
+ip netns exec $client "$program" -c "$work/branch.toml" 2>"$work/client.log" & jobs_started+=($!)
+# Keeps tmux while no capture is being made.
+tmux -S "$work/tmux" -f /dev/null new-session -d -s keep "sleep 600"
 for n in 0 1 2; do
     for _ in $(seq 100); do in_ns $lan ping -q -c 1 -W 1 "18.8.80.15$n" >/dev/null 2>&1 && break; done
 done
 # Traffic that goes up and down, and frames that must not pass.
-(while :; do
+(while [ -d "$work" ]; do
     for size in 200 900 1400 400; do
         in_ns $lan ping -q -i 0.002 -c 700 -s $size 18.8.80.150 >/dev/null 2>&1 || true
         in_ns $lan ping -q -i 0.01 -c 100 -s 1400 18.8.80.151 >/dev/null 2>&1 || true
     done
 done) & jobs_started+=($!)
-(while :; do in_ns $lan ping -q -b -i 0.002 -c 500 18.8.80.255 >/dev/null 2>&1 || true; done) & jobs_started+=($!)
+(while [ -d "$work" ]; do in_ns $lan ping -q -b -i 0.002 -c 500 18.8.80.255 >/dev/null 2>&1 || true; done) & jobs_started+=($!)
 
 # Runs a command on a terminal and keeps what it shows: FILE COLUMNS ROWS SECONDS KEYS COMMAND…
 capture() {
     local file=$1 columns=$2 rows=$3 seconds=$4 keys=$5
     shift 5
     local tmux=(tmux -S "$work/tmux")
-    "${tmux[@]}" -f /dev/null new-session -d -x "$columns" -y "$rows" -s shot \
+    "${tmux[@]}" new-session -d -x "$columns" -y "$rows" -s shot \
         "LC_ALL=C.UTF-8 TERM=screen-256color $*; sleep 60"
     sleep "$seconds"
     for key in $keys; do "${tmux[@]}" send-keys -t shot "$key"; sleep 1; done
@@ -100,9 +103,9 @@ capture() {
 }
 
 tap() { echo "ip netns exec $server $program $*"; }
-capture docs/captures/status.txt 80 40 1 "" "$(tap status server)"
-capture docs/captures/top.txt 80 24 25 "" "$(tap top server)"
-capture docs/captures/top-nic.txt 80 24 12 "Enter" "$(tap top server)"
-capture docs/captures/top-peers.txt 80 24 5 "p" "$(tap top server)"
+capture docs/captures/status.txt 80 40 1 "" "$(tap status office)"
+capture docs/captures/top.txt 80 24 25 "" "$(tap top office)"
+capture docs/captures/top-nic.txt 80 24 12 "Enter" "$(tap top office)"
+capture docs/captures/top-peers.txt 80 24 5 "p" "$(tap top office)"
 # The config's own folder is a temporary one.
 sed -i -e "s|$work|/etc/tap-rs|" docs/captures/*.txt
