@@ -59,7 +59,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let mut daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
     log::start(common.log);
     for warning in warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(target: log::ASKED, "{warning}");
     }
     let keeper = keeper::start(rules(&config))
         .map(Rc::new)
@@ -70,11 +70,13 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .build()
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
+        tokio::spawn(log::tell_hidden());
         match config {
             Config::Client(config) => client::run(config, path, keeper, &mut daemon).await,
             Config::Server(config) => server::run(config, path, overrides, keeper, &mut daemon).await,
         }
     });
+    log::tell_last_hidden();
     // A name that is still being resolved does not keep the program.
     runtime.shutdown_background();
     ended.or_else(|failure| {

@@ -27,6 +27,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tracing::info;
 
+use super::log::ASKED;
 use super::script::{self, Outcome, Script, ScriptError};
 use crate::config::ScriptPolicy;
 use crate::nic::{Devices, Nic, Side};
@@ -118,7 +119,7 @@ impl Keeper {
         let mut line = self.hire(Question::Script, &limit.to_ne_bytes(), Some(text.as_fd()))?;
         while let Some(said) = line.next().await? {
             match Said::parse(&said) {
-                Some(Said::Line(text)) => info!("script: {text}"),
+                Some(Said::Line(text)) => info!(target: ASKED, "script: {text}"),
                 Some(Said::Ended(outcome)) => return Ok(outcome),
                 Some(Said::Failed(why)) => return Err(ScriptError::Elsewhere(why.to_owned())),
                 None => return Err(ScriptError::Elsewhere(format!("the keeper said {said:?}"))),

@@ -21,6 +21,7 @@ use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
+use super::log::ASKED;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
@@ -89,6 +90,8 @@ struct Host {
 struct Heard {
     report: Option<(Instant, Report)>,
     push: Option<model::Push>,
+    /// What the log has of that in this run of the client.
+    logged: Option<model::Push>,
 }
 
 impl Host {
@@ -180,7 +183,7 @@ impl Host {
         let config = match config::load(&self.file.path, &self.file.overrides) {
             Ok((Config::Server(config), warnings)) => {
                 for warning in warnings {
-                    warn!("{warning}");
+                    warn!(target: ASKED, "{warning}");
                 }
                 config
             }
@@ -201,7 +204,7 @@ impl Host {
             ("suites", config.suites != self.config.suites),
         ];
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
-            warn!("a changed {key} takes effect when the server is restarted");
+            warn!(target: ASKED, "a changed {key} takes effect when the server is restarted");
         }
         match self.adopt(now, &config) {
             Ok(()) => info!(clients = config.clients.len(), "config reloaded"),
@@ -253,6 +256,7 @@ impl Host {
         match event {
             Event::Established { suite, path, first } => {
                 if first {
+                    self.heard.entry(peer).or_default().logged = None;
                     info!(%client, endpoint = %path.remote, suite = suite.noise_name(), "session established");
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
@@ -280,6 +284,12 @@ impl Host {
             }
             Event::Status { revision, state, code } => {
                 let push = snapshot::push(revision, state, code);
+                let heard = self.heard.entry(peer).or_default();
+                heard.push = Some(push.clone());
+                // A client repeats it until it has heard that we have.
+                if heard.logged.replace(push.clone()).as_ref() == Some(&push) {
+                    return;
+                }
                 let revision = &push.revision;
                 match state {
                     PushState::Applied => info!(%client, revision, "the client follows its config"),
@@ -288,7 +298,6 @@ impl Host {
                         warn!(%client, revision, state, code, "the client refuses its config; its own log says why");
                     }
                 }
-                self.heard.entry(peer).or_default().push = Some(push);
             }
             Event::Report(report) => {
                 log_report(client, &report);

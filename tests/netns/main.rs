@@ -11,6 +11,7 @@ mod faults;
 mod forward;
 mod identity;
 mod keeper;
+mod log;
 mod metrics;
 mod mistakes;
 mod path;

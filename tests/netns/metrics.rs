@@ -111,7 +111,7 @@ fn whoever_misbehaves_at_the_exporter_is_left_and_holds_nobody_up() {
         (&b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"[..], "405"),
         (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", "404"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 garbage \xff\xfe\r\n\r\n", "400"),
-        (&[b"GET /metrics HTTP/1.1\r\n".repeat(1), b"X: y\r\n".repeat(20_000)].concat(), "431"),
+        (&[b"GET /metrics HTTP/1.1\r\n".to_vec(), b"X: y\r\n".repeat(20_000)].concat(), "431"),
         (&[b'a'; 100_000], "431"),
     ] {
         let told = exchange(&lab.server, request);

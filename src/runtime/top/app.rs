@@ -133,9 +133,11 @@ impl App {
 
     /// Shows another.
     pub(super) fn turn(&mut self, back: bool) {
-        let count = self.instances.len().max(1);
-        let step = if back { count.saturating_sub(1) } else { 1 };
-        self.shown = self.shown.saturating_add(step) % count;
+        let last = self.instances.len().saturating_sub(1);
+        self.shown = match back {
+            true => self.shown.checked_sub(1).unwrap_or(last),
+            false => after(self.shown, self.instances.len()),
+        };
         self.show(match self.view {
             View::Peers => View::Peers,
             _ => View::Nics { peer: None },
@@ -160,8 +162,8 @@ impl App {
     /// Sorts by the next column.
     pub(super) fn sort_next(&mut self) {
         match self.view {
-            View::Peers => self.peer_sort = self.peer_sort.saturating_add(1) % PEER_SORTS.len(),
-            _ => self.nic_sort = self.nic_sort.saturating_add(1) % NIC_SORTS.len(),
+            View::Peers => self.peer_sort = after(self.peer_sort, PEER_SORTS.len()),
+            _ => self.nic_sort = after(self.nic_sort, NIC_SORTS.len()),
         }
         self.reversed = false;
     }
@@ -217,4 +219,9 @@ impl App {
         self.first = self.first.clamp(last, self.marked.max(last));
         self.first = self.first.min(self.targets.len().saturating_sub(self.page));
     }
+}
+
+/// The next of so many, or the first again.
+fn after(at: usize, count: usize) -> usize {
+    at.checked_add(1).filter(|next| *next < count).unwrap_or(0)
 }
