@@ -24,6 +24,7 @@ use crate::proto::noise::{Initiator, Offerer, Seed};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Peer, Ponged};
 use crate::proto::pull::Pull;
+use crate::proto::slot::Slot;
 use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, IDLE_PING, INIT_TRIES, REKEY_AFTER};
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, PushState, Report};
@@ -433,7 +434,7 @@ impl Client {
         Ok(())
     }
 
-    fn establish(&mut self, now: Instant, slot: crate::proto::peer::Slot, path: Path) {
+    fn establish(&mut self, now: Instant, slot: Slot, path: Path) {
         let first = self.peer.is_new(slot.instance) || self.silent;
         let suite = slot.suite;
         self.handshake = Handshake::Resting;

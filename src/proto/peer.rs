@@ -16,63 +16,18 @@ use std::time::{Duration, Instant};
 use rand::CryptoRng;
 
 use crate::proto::activity::Activity;
-use crate::proto::output::{Arrivals, Output, Outputs, PeerId, SessionInfo};
+use crate::proto::output::{Output, Outputs, PeerId, SessionInfo};
 use crate::proto::pmtu::{FLOOR, PathMtu};
-use crate::proto::session::{DATA_OVERHEAD, Keys, Lane, Opener, REKEY_AFTER_DATAGRAMS, establish};
-use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER, REKEY_AFTER_BYTES};
-use crate::types::{Path, Suite};
+use crate::proto::session::{DATA_OVERHEAD, Keys, establish};
+use crate::proto::slot::{Handshaken, Past, Slot};
+use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER};
+use crate::types::Path;
 use crate::wire::control::{Control, Tally};
-use crate::wire::datagram::{DATA_HEADER_LEN, RESP_LEN};
+use crate::wire::datagram::DATA_HEADER_LEN;
 use crate::wire::record::{HEADER_LEN, Record};
 
 /// PINGs whose PONG may still come.
 const PINGS: usize = 16;
-
-/// What a server keeps of a handshake until its session is used.
-pub(crate) struct Handshaken {
-    /// The INIT's MAC: the same INIT again gets the same RESP.
-    pub init_mac: [u8; 16],
-    /// The RESP.
-    pub resp: [u8; RESP_LEN],
-    /// Where the INIT came from.
-    pub path: Path,
-}
-
-/// One session as the control plane holds it.
-pub(crate) struct Slot {
-    pub opener: Arc<Opener>,
-    lane: Lane,
-    pub suite: Suite,
-    pub since: Instant,
-    /// The other end's instance: which run of which program made this handshake.
-    pub instance: u64,
-    /// Something has opened on it.
-    pub used: bool,
-    /// On a server, the MAC of the INIT that it came from: the same INIT makes no other session.
-    pub init_mac: Option<[u8; 16]>,
-    /// What the peer said last of what it received in this session.
-    told: Option<Tally>,
-}
-
-impl Slot {
-    /// What the peer has told, as far as it can be true.
-    fn told(&self) -> Option<Tally> {
-        let sent = self.opener.volume().sent.load(Relaxed);
-        let expected = self.told?.expected.min(sent);
-        Some(Tally { expected, arrived: self.told?.arrived.min(expected) })
-    }
-
-    pub(crate) fn index(&self) -> u32 {
-        self.opener.index()
-    }
-
-    fn worn(&self) -> bool {
-        let v = self.opener.volume();
-        let datagrams = v.sent.load(Relaxed).max(v.received.load(Relaxed));
-        let bytes = v.sent_bytes.load(Relaxed).max(v.received_bytes.load(Relaxed));
-        datagrams >= REKEY_AFTER_DATAGRAMS || bytes >= REKEY_AFTER_BYTES
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -104,8 +59,8 @@ pub(crate) struct Peer {
     pub previous: Option<Slot>,
     pub rtt: Option<Duration>,
     jitter: Option<Duration>,
-    /// What came in in sessions that are gone, and what went out.
-    past: (Tally, Option<Tally>),
+    /// What came of sessions that are gone.
+    past: Past,
     pmtu: PathMtu,
     ceiling: u16,
     pings: VecDeque<Ping>,
@@ -126,7 +81,7 @@ impl Peer {
             previous: None,
             rtt: None,
             jitter: None,
-            past: (Tally::default(), None),
+            past: Past::default(),
             pmtu: PathMtu::new(now, ORDINARY),
             ceiling: ORDINARY,
             pings: VecDeque::new(),
@@ -146,16 +101,7 @@ impl Peer {
         let (mut lanes, opener) = establish(keys, Arc::clone(&self.activity))?;
         let lane = lanes.take()?;
         out.push(Output::Install { peer: self.id, opener: Arc::clone(&opener), lanes });
-        Some(Slot {
-            opener,
-            lane,
-            suite: keys.suite,
-            since: now,
-            instance,
-            used: false,
-            init_mac: None,
-            told: None,
-        })
+        Some(Slot::new(now, opener, lane, keys.suite, instance))
     }
 
     /// Sends with `slot` from now on, to `path`.
@@ -174,9 +120,7 @@ impl Peer {
 
     /// Forgets a session, but not what came of it.
     fn retire(&mut self, slot: &Slot, out: &mut Outputs) {
-        let (incoming, outgoing) = self.past;
-        let outgoing = slot.told().map(|told| outgoing.unwrap_or_default().plus(told)).or(outgoing);
-        self.past = (incoming.plus(slot.opener.tally()), outgoing);
+        self.past.add(slot);
         out.push(Output::Retire { index: slot.index() });
     }
 
@@ -219,6 +163,7 @@ impl Peer {
     /// The session in use.
     pub(crate) fn info(&self) -> Option<SessionInfo> {
         let slot = self.current.as_ref()?;
+        let live: Vec<_> = [&self.current, &self.previous].into_iter().flatten().collect();
         let v = slot.opener.volume();
         Some(SessionInfo {
             suite: slot.suite,
@@ -230,22 +175,9 @@ impl Peer {
             heard: self.activity.received(),
             sent: (v.sent.load(Relaxed), v.sent_bytes.load(Relaxed)),
             received: (v.received.load(Relaxed), v.received_bytes.load(Relaxed)),
-            incoming: self.incoming(),
-            outgoing: self.outgoing(),
+            incoming: self.past.incoming(&live),
+            outgoing: self.past.outgoing(&live),
         })
-    }
-
-    fn incoming(&self) -> Arrivals {
-        let live = [&self.current, &self.previous].into_iter().flatten();
-        let recent = live.map(|slot| slot.opener.tally()).fold(Tally::default(), Tally::plus);
-        Arrivals { total: self.past.0.plus(recent), recent }
-    }
-
-    fn outgoing(&self) -> Option<Arrivals> {
-        let live = [&self.current, &self.previous].into_iter().flatten();
-        let recent = live.filter_map(Slot::told).reduce(Tally::plus);
-        let total = self.past.1.into_iter().chain(recent).reduce(Tally::plus)?;
-        Some(Arrivals { total, recent: recent.unwrap_or_default() })
     }
 
     /// True where this INIT has made a session that is in use already.
@@ -322,11 +254,8 @@ impl Peer {
 
     /// What the peer says that it has received in the session of this index.
     pub(crate) fn handle_tally(&mut self, index: u32, tally: Option<Tally>) {
-        let Some(tally) = tally else { return };
-        // An older one may be overtaken on the way.
-        let newer = |slot: &&mut Slot| slot.told.is_none_or(|told| told.expected <= tally.expected);
-        if let Some(slot) = self.slot(index).filter(newer) {
-            slot.told = Some(tally);
+        if let (Some(tally), Some(slot)) = (tally, self.slot(index)) {
+            slot.hear(tally);
         }
     }
 
@@ -501,6 +430,7 @@ const _: () = assert!(DATA_OVERHEAD + HEADER_LEN + crate::wire::control::MAX_LEN
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Suite;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
