@@ -47,6 +47,7 @@ use std::rc::Rc;
 
 use crate::commands::Failure;
 use crate::config::{self, Config, Level, Overrides, ScriptPolicy};
+use crate::sys::limits;
 
 /// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
 ///
@@ -65,6 +66,9 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
     sandbox::keep_secrets();
+    if let Err(e) = limits::raise_descriptors() {
+        tracing::warn!("cannot raise the limit of open descriptors: {e}; many NICs may be too many");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -94,5 +98,12 @@ fn rules(config: &Config) -> keeper::Rules {
         Config::Client(client) => client.script.clone(),
         Config::Server(_) => ScriptPolicy::Never,
     };
-    keeper::Rules { script, pid: config.common().daemon.as_ref().map(|d| d.pid.clone()) }
+    let netns = match config {
+        Config::Client(_) => Vec::new(),
+        Config::Server(server) => {
+            let nics = server.clients.iter().flat_map(|client| &client.nics);
+            nics.filter_map(|nic| nic.stack.netns.clone()).collect()
+        }
+    };
+    keeper::Rules { script, netns, pid: config.common().daemon.as_ref().map(|d| d.pid.clone()) }
 }

@@ -22,7 +22,9 @@
     )
 )]
 
+pub mod clock;
 pub mod landlock;
+pub mod limits;
 pub mod netlink;
 pub mod packet;
 pub mod poll;

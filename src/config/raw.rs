@@ -59,6 +59,7 @@ table! {
         parent: Text,
         offload: Text,
         metrics: Option<Spanned<TextOrNumber>>,
+        workers: Number,
         keepalive: Number,
         // new, client
         psk: Text,
@@ -66,9 +67,11 @@ table! {
         script: Text,
         script_sha256: Texts,
         script_timeout: Number,
+        probe: Switch,
         limits: Option<Spanned<Limits>>,
         // new, server
         suites: Texts,
+        routing: Text,
         clients: Tables<Client>,
     }
 }
@@ -90,6 +93,10 @@ table! {
         parents: Texts,
         min_mtu: Number,
         max_mtu: Number,
+        bridge: Switch,
+        vlan: Switch,
+        strict: Switch,
+        broadcast_pps: Number,
     }
 }
 
@@ -117,6 +124,9 @@ table! {
         client_ifname: Text,
         client_parent: Text,
         configure: Switch,
+        gateway: Option<Spanned<OneOrMany>>,
+        netns: Text,
+        probe: Switch,
         bridge: Switch,
         vlan: Switch,
         strict: Switch,

@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 
 use super::downlink::Downlink;
 use super::outside::Outside;
-use super::tables::{Nic, OwnedLane, Session, Tables};
+use super::tables::{Hold, Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
 use super::{Command, NicKey, Notice};
 use crate::metrics::{Stamp, WorkerCounters};
 use crate::nic::{Side, VNET_HEADER_LEN};
+use crate::sys::clock;
 use crate::sys::poll::{Epoll, EventFd, Events, Interest, Ready};
 use crate::sys::udp::UdpSocket;
 
@@ -150,9 +151,10 @@ impl Worker {
 
     /// Sleeps, then gives everything that is ready one turn: the socket first, for it also says what is late.
     fn turn(&mut self, events: &mut Events) -> io::Result<Result<(), Stopped>> {
-        let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock()));
+        let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock::now()));
         self.epoll.wait(events, timeout)?;
-        let now = clock();
+        // Once a turn.
+        let now = clock::now();
         self.out.turn.set(Stamp::of(now));
         self.out.counters.wakeups.fetch_add(1, Relaxed);
         if events.iter().any(|e| e.token == COMMAND) && self.obey()?.is_err() {
@@ -213,14 +215,20 @@ impl Worker {
                 nics.into_iter().for_each(|nic| self.close(nic));
                 sessions.into_iter().for_each(|index| self.downlink.forget(index));
             }
-            Command::AddNic { key, peer, id, queue, contract, counters, reply_arp } => {
+            Command::AddNic { key, peer, id, queue, reads, contract, counters, reply_arp } => {
                 let expected = FIRST_EXPECTED;
-                let nic = Nic { peer, id, queue, contract: *contract, counters, reply_arp, expected };
-                self.add_nic(key, nic);
+                let hold = None;
+                let nic = Nic { peer, id, queue, contract: *contract, counters, reply_arp, hold, expected };
+                self.add_nic(key, nic, reads);
             }
             Command::UpdateNic { key, contract, reply_arp } => {
                 if let Some(nic) = self.tables.nics.get_mut(&key) {
                     (nic.contract, nic.reply_arp) = (*contract, reply_arp);
+                }
+            }
+            Command::Hold { key, on } => {
+                if let Some(nic) = self.tables.nics.get_mut(&key) {
+                    nic.hold = on.then_some(Hold { key, told: false });
                 }
             }
             Command::Announce { key, frames } => {
@@ -260,11 +268,11 @@ impl Worker {
         }
     }
 
-    fn add_nic(&mut self, key: NicKey, nic: Nic) {
+    fn add_nic(&mut self, key: NicKey, nic: Nic, reads: bool) {
         if !self.tables.peers.contains_key(&nic.peer) {
             return;
         }
-        if let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ) {
+        if reads && let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ) {
             self.out.tell(Notice::NicDead { key, error });
             return;
         }
@@ -290,9 +298,4 @@ impl Worker {
         // It may be open elsewhere, and would then stay in the set.
         let _ = self.epoll.delete(&nic.queue);
     }
-}
-
-/// The data path's clock, read once a turn.
-fn clock() -> Instant {
-    Instant::now()
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::netlink::NetlinkError;
-use crate::types::{Mtu, NicMode, NicName};
+use crate::types::{Mtu, NetnsName, NicMode, NicName};
 
 /// An interface could not be had. Displays as one sentence that says how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,17 @@ pub enum NicError {
     /// There is no connection to the kernel's routing tables.
     #[error("cannot open a netlink socket: {0}")]
     Netlink(#[source] io::Error),
+    /// The namespace that it is to live in cannot be had.
+    #[error("cannot put {name} into the network namespace {netns}: {error}")]
+    Netns {
+        /// The NIC.
+        name: NicName,
+        /// Its namespace.
+        netns: NetnsName,
+        /// What went wrong.
+        #[source]
+        error: io::Error,
+    },
     /// The kernel refused a change.
     #[error(transparent)]
     Refused(#[from] NetlinkError),
@@ -32,11 +43,6 @@ pub enum NicError {
         /// What was asked for.
         wanted: NicMode,
     },
-    /// A tap that exists has one queue.
-    #[error(
-        "{0} is a tap without several queues; make it anew with `ip tuntap add {0} mode tap multi_queue`, or use one queue"
-    )]
-    OneQueue(NicName),
     /// A macvtap does not exist, and there is no parent to make it on.
     #[error(
         "{0} does not exist; give the NIC a parent (parent = \"eth0\"), or run `ip link add link eth0 name {0} type macvtap mode bridge`"

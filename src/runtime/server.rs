@@ -16,14 +16,14 @@ use tracing::{debug, error, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
-use super::control::{LinkEvents, Signals, Wish, until};
+use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
 use super::log::ASKED;
 use super::path::{any_like, ceiling};
-use super::plane::Plane;
+use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
@@ -34,7 +34,7 @@ use crate::keys::{PresharedKey, PrivateKey};
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{ClientSpec, Server, ServerParams};
-use crate::sys::udp::UdpSocket;
+use crate::sys::clock;
 use crate::types::{Path, Suite};
 use crate::wire::control::{PushState, Report};
 use crate::wire::datagram::{Header, Type};
@@ -71,6 +71,7 @@ struct Host {
     roster: Roster,
     links: LinkEvents,
     signals: Signals,
+    sleeps: Sleeps,
     local: SocketAddr,
     _sandbox: Sandbox,
     /// Both ends of each client's path, as long as it has a session.
@@ -96,7 +97,7 @@ struct Heard {
 
 impl Host {
     fn start(config: ServerConfig, file: ConfigFile, keeper: Rc<Keeper>) -> Result<Self, Failure> {
-        let now = Instant::now();
+        let now = clock::now();
         let cannot = |what: String, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let params = ServerParams {
             identity: PrivateKey::read(&config.common.private_key)?,
@@ -105,14 +106,16 @@ impl Host {
         };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
-        let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
-        let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
+        let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
+        let sockets = plane::bind(config.bind, workers).map_err(|e| bind_failed(config.bind, &e))?;
+        let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);
         let exporter = Exporter::open(config.common.metrics)?;
         let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
-            Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
+            Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
+        let sleeps = Sleeps::new().map_err(|e| cannot("watch the clock".into(), e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
         let mut host = Self {
             server,
@@ -122,6 +125,7 @@ impl Host {
             roster: Roster::default(),
             links,
             signals,
+            sleeps,
             local,
             _sandbox: sandbox,
             tunnels: BTreeMap::new(),
@@ -135,6 +139,7 @@ impl Host {
             config,
         };
         let config = host.config.clone();
+        host.ports.sweep();
         host.adopt(now, &config)?;
         sandbox::filter();
         info!(bind = %local, clients = config.clients.len(), "server started");
@@ -143,23 +148,27 @@ impl Host {
 
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
-            self.drain(Instant::now());
+            self.drain(clock::now());
             let due = [self.server.poll_timeout(), self.ports.poll_timeout()].into_iter().flatten().min();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop()),
-                    Wish::Reload => self.reload(Instant::now()),
+                    Wish::Reload => self.reload(clock::now()),
                     Wish::Rekey => warn!("SIGUSR1 renews the session on a client; a server answers its clients"),
                 },
-                Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
+                Some(notice) = self.notices.recv() => self.handle_notice(clock::now(), notice)?,
                 events = self.links.next() => {
-                    self.ports.handle_links(Instant::now(), &mut self.plane, &events);
+                    self.ports.handle_links(clock::now(), &mut self.plane, None, &events);
                 }
-                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
-                scrape = self.exporter.next() => self.handle_scrape(Instant::now(), scrape),
+                (netns, events) = self.ports.next_events() => {
+                    self.ports.handle_links(clock::now(), &mut self.plane, Some(&netns), &events);
+                }
+                asker = self.asked.next() => self.handle_asker(clock::now(), asker),
+                scrape = self.exporter.next() => self.handle_scrape(clock::now(), scrape),
+                slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
                 () = until(due) => {
-                    let now = Instant::now();
+                    let now = clock::now();
                     self.server.handle_timeout(now);
                     self.ports.handle_timeout(now, &mut self.plane);
                 }
@@ -169,7 +178,7 @@ impl Host {
 
     /// Every client hears a good-bye. The workers end before the interfaces go.
     fn stop(&mut self) -> u8 {
-        let now = Instant::now();
+        let now = clock::now();
         self.server.shut_down(now);
         self.drain(now);
         self.ports.log_drops();
@@ -202,6 +211,7 @@ impl Host {
             ("log", config.common.log != self.config.common.log),
             ("metrics", config.common.metrics != self.config.common.metrics),
             ("suites", config.suites != self.config.suites),
+            ("workers", config.common.workers != self.config.common.workers),
         ];
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             warn!(target: ASKED, "a changed {key} takes effect when the server is restarted");
@@ -229,7 +239,7 @@ impl Host {
             self.paths.remove(id);
             self.tunnels.remove(id);
             self.heard.remove(id);
-            self.ports.set_live(&mut self.plane, *id, None);
+            self.ports.set_live(now, &mut self.plane, *id, None);
         }
         for (id, key, psk) in change.added {
             self.plane.add_peer(id);
@@ -269,18 +279,18 @@ impl Host {
             }
             Event::Silent => {
                 info!(%client, "the client is silent");
-                self.ports.set_live(&mut self.plane, peer, None);
+                self.ports.set_live(now, &mut self.plane, peer, None);
             }
             Event::Answers => {
                 info!(%client, "the client answers again");
-                self.ports.set_live(&mut self.plane, peer, self.tunnels.get(&peer).copied());
+                self.ports.set_live(now, &mut self.plane, peer, self.tunnels.get(&peer).copied());
             }
             Event::Bye => info!(%client, "session ended: the client has stopped"),
             Event::Lost => {
                 info!(%client, "no session");
                 self.paths.remove(&peer);
                 self.tunnels.remove(&peer);
-                self.ports.set_live(&mut self.plane, peer, None);
+                self.ports.set_live(now, &mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
                 let push = snapshot::push(revision, state, code);
@@ -357,7 +367,7 @@ impl Host {
             .local
             .map_or_else(|| any_like(path.remote, self.local.port()), |ip| (ip, self.local.port()).into());
         self.tunnels.insert(peer, (local, path.remote));
-        self.ports.set_live(&mut self.plane, peer, Some((local, path.remote)));
+        self.ports.set_live(now, &mut self.plane, peer, Some((local, path.remote)));
     }
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
@@ -395,8 +405,8 @@ impl Host {
             Notice::WorkerDead { error } => {
                 return Err(Failure::Refused(format!("the data plane has ended: {error}")));
             }
-            // The client starts every handshake.
-            Notice::RekeyWanted { .. } => Ok(()),
+            // The client starts every handshake, and asks its LAN.
+            Notice::RekeyWanted { .. } | Notice::Claimed { .. } => Ok(()),
         };
         if let Err(reason) = taken {
             debug!(reason = reason.label(), "dropped");

@@ -1,5 +1,4 @@
-//! What a process does to itself and its children: namespaces and mounts, daemons, process attributes, the clock
-//! that runs on in suspend.
+//! What a process does to itself and its children: namespaces and mounts, daemons, process attributes.
 
 use std::ffi::{CStr, CString, c_int, c_uint};
 use std::fmt::Display;
@@ -10,7 +9,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::ptr;
-use std::time::Duration;
 
 use super::check;
 
@@ -28,6 +26,13 @@ pub fn enter_netns(netns: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::setns(netns.as_fd().as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
+/// Moves the calling process, which has one thread, into the mount namespace that `mounts` is open on
+/// (`/proc/1/ns/mnt`); its working directory is then the root. Needs `CAP_SYS_ADMIN` and `CAP_SYS_CHROOT`.
+pub fn enter_mounts(mounts: impl AsFd) -> io::Result<()> {
+    // SAFETY: no pointers; the descriptor is borrowed.
+    check(unsafe { libc::setns(mounts.as_fd().as_raw_fd(), libc::CLONE_NEWNS) }).map(drop)
+}
+
 /// Gives the calling thread mounts of its own: what it mounts from now on, nobody else sees. It no longer
 /// shares its working directory and umask with the other threads. Needs `CAP_SYS_ADMIN`.
 pub fn new_mounts() -> io::Result<()> {
@@ -40,6 +45,23 @@ pub fn new_mounts() -> io::Result<()> {
 pub fn mount_sysfs(at: &Path) -> io::Result<()> {
     let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     mount(c"sysfs", &c_path(at)?, Some(c"sysfs"), flags)
+}
+
+/// Shows what is at `source` also at `at`.
+pub fn bind_mount(source: &Path, at: &Path) -> io::Result<()> {
+    mount(&c_path(source)?, &c_path(at)?, None, libc::MS_BIND | libc::MS_REC)
+}
+
+/// Has what is mounted below the mount `at` come and go wherever that is shown. `EINVAL`: it is not a mount.
+pub fn share_mounts(at: &Path) -> io::Result<()> {
+    mount(c"none", &c_path(at)?, None, libc::MS_SHARED | libc::MS_REC)
+}
+
+/// Takes the topmost mount off `at`.
+pub fn unmount(at: &Path) -> io::Result<()> {
+    let at = c_path(at)?;
+    // SAFETY: the string ends in zero and outlives the call.
+    check(unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
 fn mount(source: &CStr, at: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> io::Result<()> {
@@ -84,14 +106,6 @@ pub fn signal_group(leader: u32, signal: c_int) -> io::Result<()> {
 pub fn keep_memory_private() -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0 as libc::c_ulong) }).map(drop)
-}
-
-/// Time since boot, time asleep included (`CLOCK_BOOTTIME`).
-pub fn time_since_boot() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one `timespec`. The clock exists since Linux 2.6.39; without it, time is 0.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// True for root.
@@ -278,7 +292,7 @@ pub fn replace_stdio(file: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::process::Stdio;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -328,11 +342,5 @@ mod tests {
     fn a_threaded_process_does_not_become_a_daemon() {
         // The test runner has threads.
         assert!(daemonize().is_err());
-    }
-
-    #[test]
-    fn time_since_boot_does_not_stand_still() {
-        let before = time_since_boot();
-        assert!(before > Duration::ZERO && time_since_boot() > before);
     }
 }

@@ -193,6 +193,13 @@ pub const FAMILIES: &[Family] = &[
     family("tap_rs_nic_up", Kind::Gauge, &["peer", "nic"], "1 where the NIC is up.", |s, out| {
         nics(s).for_each(|n| out.add(&[&n.peer, &n.name], u8::from(n.state == "up")));
     }),
+    family(
+        "tap_rs_nic_conflict",
+        Kind::Gauge,
+        &["peer", "nic"],
+        "1 where somebody on the client's LAN has an address of the NIC.",
+        |s, out| nics(s).for_each(|n| out.add(&[&n.peer, &n.name], u8::from(n.conflict.is_some()))),
+    ),
     family("tap_rs_nic_info", Kind::Info, &["peer", "nic", "mac", "mode"], "The NIC.", |s, out| {
         nics(s).for_each(|n| out.add(&[&n.peer, &n.name, &n.mac, &n.mode], 1));
     }),

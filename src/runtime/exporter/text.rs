@@ -131,7 +131,7 @@ mod tests {
             for line in text.lines() {
                 if let Some(rest) = line.strip_prefix("# HELP ") {
                     family = rest.split(' ').next().unwrap().to_owned();
-                    assert!(seen.insert(family.clone()), "{family} comes twice");
+                    assert!(seen.insert(format!("# {family}")), "{family} comes twice");
                 } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                     assert!(rest.starts_with(&format!("{family} ")), "{line}");
                 } else if line != "# EOF" {

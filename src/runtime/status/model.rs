@@ -132,8 +132,17 @@ pub struct Nic {
     pub peer: String,
     /// `tap` or `macvtap`.
     pub mode: String,
-    /// `up`, `down` or `gone`.
+    /// `up`, `down`, `probing`, `conflict` or `gone`.
     pub state: String,
+    /// Who has one of its addresses on the client's LAN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<String>,
+    /// The network namespace that it lives in, where that is not the program's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// The routing table that it has to itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
     /// The projected MAC.
     pub mac: String,
     /// Its addresses.
@@ -177,6 +186,20 @@ pub struct Plane {
     pub salvaged: u64,
     /// What was dropped before it was known to be a NIC's, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Each worker's part.
+    #[serde(default)]
+    pub by_worker: Vec<Worker>,
+}
+
+/// One worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Returns from `epoll_wait`.
+    pub wakeups: u64,
+    /// What it has sent.
+    pub sent: Trains,
+    /// What it has received.
+    pub received: Trains,
 }
 
 /// Trains of datagrams.

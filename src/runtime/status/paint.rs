@@ -20,7 +20,7 @@ impl Tone {
     pub fn of_state(state: &str) -> Self {
         match state {
             "established" | "up" => Self::Good,
-            "silent" | "down" => Self::Wary,
+            "silent" | "down" | "probing" => Self::Wary,
             _ => Self::Bad,
         }
     }

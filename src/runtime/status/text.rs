@@ -38,7 +38,7 @@ pub fn render(name: &str, s: &Snapshot, long: bool, paint: Paint) -> String {
         if !full && !own.is_empty() {
             let _ = writeln!(
                 out,
-                "    {:<15} {:<4}  {:<17} {:>9} {:>9} {:>6} {:>9}",
+                "  {:<15} {:<8} {:<15} {:>9} {:>9} {:>6} {:>9}",
                 "NIC", "", "ADDRESS", "TO PEER", "FROM PEER", "LAST", "DROPPED"
             );
         }
@@ -92,7 +92,12 @@ fn describe_peer(out: &mut String, p: &Peer, paint: Paint) {
 fn describe_nic(out: &mut String, n: &Nic, paint: Paint) {
     let head = format!("    {:<15} {} {} ", n.name, state(n, paint), n.mac);
     list(out, &head, &n.addrs, " ", painted(&head, n, paint));
-    let _ = writeln!(out, "      {} mtu {}, offload {}", n.mode, n.mtu, n.offload);
+    let netns = n.netns.as_ref().map(|netns| format!(", in {netns}")).unwrap_or_default();
+    let table = n.table.map(|table| format!(", table {table}")).unwrap_or_default();
+    let _ = writeln!(out, "      {} mtu {}, offload {}{netns}{table}", n.mode, n.mtu, n.offload);
+    if let Some(conflict) = &n.conflict {
+        let _ = writeln!(out, "      {}", paint.tone(Tone::Bad, conflict));
+    }
     let flow = |f: &Flow| {
         let last = f.last_s.map(|s| format!(", the last {} ago", short_span(s))).unwrap_or_default();
         format!("{} frames, {}{last}", count(f.frames), bytes(f.bytes))
@@ -104,15 +109,14 @@ fn describe_nic(out: &mut String, n: &Nic, paint: Paint) {
 
 fn list_nic(out: &mut String, n: &Nic, paint: Paint) {
     let addr = n.addrs.first().map_or("", String::as_str);
-    // An IPv6 address may take more than there is: its end tells more than its prefix's length.
-    let addr = if addr.len() > 17 { addr.split('/').next().unwrap_or(addr) } else { addr };
-    let addr: String = addr.chars().take(17).collect();
+    // Without its prefix's length; an IPv6 address may still take more than there is.
+    let addr: String = addr.split('/').next().unwrap_or(addr).chars().take(15).collect();
     let last = n.uplink.last_s.into_iter().chain(n.downlink.last_s).min();
     let drops: u64 = n.drops.values().fold(0, |sum, n| sum.saturating_add(*n));
     let drops = if drops == 0 { String::new() } else { count(drops) };
     let _ = writeln!(
         out,
-        "    {:<15} {}  {addr:<17} {:>9} {:>9} {:>6} {}",
+        "  {:<15} {} {addr:<15} {:>9} {:>9} {:>6} {}",
         n.name,
         state(n, paint),
         bytes(n.uplink.bytes),
@@ -123,12 +127,12 @@ fn list_nic(out: &mut String, n: &Nic, paint: Paint) {
 }
 
 fn state(n: &Nic, paint: Paint) -> String {
-    paint.tone(Tone::of_state(&n.state), &format!("{:<4}", n.state))
+    paint.tone(Tone::of_state(&n.state), &format!("{:<8}", n.state))
 }
 
 /// How many characters of a line's head are not seen.
 fn painted(head: &str, n: &Nic, paint: Paint) -> usize {
-    let plain = format!("    {:<15} {:<4} {} ", n.name, n.state, n.mac);
+    let plain = format!("    {:<15} {:<8} {} ", n.name, n.state, n.mac);
     if paint == Paint::default() { 0 } else { head.len().saturating_sub(plain.len()) }
 }
 
@@ -209,11 +213,14 @@ mod tests {
             name: format!("interface-of{n}"),
             peer: "branch".into(),
             mode: "macvtap".into(),
-            state: "up".into(),
+            state: "conflict".into(),
             mac: "be:17:dd:5c:07:17".into(),
             addrs: vec!["18.8.80.150/24".into(), "2001:db8::1234/64".into(), "fe80::1/64".into()],
             mtu: 9000,
             offload: "checksum, TCP, UDP".into(),
+            conflict: Some("2001:db8::1234 is also at aa:bb:cc:dd:ee:ff".into()),
+            netns: Some("decoy7".into()),
+            table: Some(51_820),
             uplink: flow,
             downlink: flow,
             drops: drops.collect(),

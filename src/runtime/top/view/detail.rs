@@ -42,6 +42,7 @@ pub(super) fn draw(
 }
 
 fn draw_facts(frame: &mut Frame<'_>, app: &App, nic: &Nic, area: Rect) {
+    let netns = nic.netns.as_ref().map(|netns| format!(", in {netns}")).unwrap_or_default();
     let last = nic.uplink.last_s.into_iter().chain(nic.downlink.last_s).min();
     let last = last.map(|s| format!("  last frame {} ago", short_span(s))).unwrap_or_default();
     let lines = vec![
@@ -51,8 +52,11 @@ fn draw_facts(frame: &mut Frame<'_>, app: &App, nic: &Nic, area: Rect) {
             Span::styled(nic.state.clone(), app.look.tone(Tone::of_state(&nic.state))),
             Span::raw(format!("  {}{last}", nic.mac)),
         ]),
-        Line::from(nic.addrs.join("  ")),
-        Line::from(format!("{} mtu {}, offload {}", nic.mode, nic.mtu, nic.offload)),
+        match &nic.conflict {
+            Some(conflict) => Line::styled(conflict.clone(), app.look.tone(Tone::Bad)),
+            None => Line::from(nic.addrs.join("  ")),
+        },
+        Line::from(format!("{} mtu {}, offload {}{netns}", nic.mode, nic.mtu, nic.offload)),
     ];
     frame.render_widget(Paragraph::new(lines), area);
 }

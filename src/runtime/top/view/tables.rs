@@ -80,7 +80,7 @@ fn show(frame: &mut Frame<'_>, app: &App, table: Table<'_>, area: Rect) {
 pub(super) fn nics(frame: &mut Frame<'_>, app: &mut App, instance: &Instance, area: Rect) {
     let wide = area.width >= WIDE;
     let peer = if wide { 20 } else { 10 };
-    let mut columns = vec![text("NIC", "NIC", 15), text("PEER", "PEER", peer), text("STATE", "STATE", 6)];
+    let mut columns = vec![text("NIC", "NIC", 15), text("PEER", "PEER", peer), text("STATE", "STATE", 8)];
     if wide {
         columns.extend([text("MAC", "", 17), text("ADDRESS", "", 24)]);
     }

@@ -29,6 +29,7 @@ fn nic(peer: usize, n: usize, second: u64) -> Nic {
         uplink: flow(second * (peer * 10 + n) as u64 * 100_000),
         downlink: flow(second * n as u64 * 1000),
         drops: if n == 3 { [("storm".into(), second * 40), ("loop".into(), 2)].into() } else { [].into() },
+        ..Nic::default()
     }
 }
 
