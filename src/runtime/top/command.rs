@@ -1,7 +1,7 @@
 //! The terminal: taken, drawn on, given back.
 
 use std::io::{self, IsTerminal, Stdout, stdin, stdout};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use ratatui_core::terminal::Terminal;
@@ -58,19 +58,24 @@ pub fn command(args: &TopArgs) -> Result<(), Failure> {
 
 fn live(app: &mut App, told: &Receiver<Told>) -> io::Result<()> {
     let mut terminal = Terminal::new(CrosstermBackend::<Stdout>::new(stdout()))?;
+    let mut changed = true;
     loop {
-        terminal.draw(|frame| draw(frame, app))?;
+        if std::mem::take(&mut changed) {
+            terminal.draw(|frame| draw(frame, app))?;
+        }
         if event::poll(KEY)? {
+            // Another size is an event as well, and is seen when the next frame is drawn.
+            changed = true;
             match event::read()? {
                 Event::Key(key) if press(app, key) == After::Ended => return Ok(()),
-                // Another size is seen when the next frame is drawn.
                 _ => {}
             }
         }
-        match told.recv_timeout(Duration::ZERO) {
-            Ok((at, Ok(all))) => app.take(at, all),
-            Ok((at, Err(why))) => app.fail(at, why),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        let Ok((at, answers)) = told.try_recv() else { continue };
+        changed = true;
+        match answers {
+            Ok(all) => app.take(at, all),
+            Err(why) => app.fail(at, why),
         }
     }
 }

@@ -10,14 +10,14 @@ pub(super) const HELP_LINE: &str =
 
 /// Each key, and what it does.
 pub(super) const HELP: &[(&str, &str)] = &[
-    ("up down PgUp PgDn Home End, j k g G", "move the mark"),
+    ("arrows, PgUp, PgDn, Home, End", "move the mark (also j k g G)"),
     ("enter", "a NIC's drops by reason; a peer's NICs"),
     ("esc, backspace", "back; out of a filter"),
     ("n", "all NICs"),
     ("p", "peers: round trip, jitter, loss each way"),
     ("s", "sort by the next column"),
     ("r", "the other way round"),
-    ("/", "show only rows with this text: name, peer, MAC, address, state"),
+    ("/", "only rows with this name, peer, MAC, address"),
     ("space", "pause, and go on"),
     ("tab, shift-tab", "the next tap-rs on this machine, the one before"),
     ("q, ctrl-c", "quit"),

@@ -113,7 +113,7 @@ fn draw_foot(frame: &mut Frame<'_>, app: &App, area: Rect) {
 
 fn draw_help(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let line = |(keys, what): &(&'static str, &'static str)| {
-        Line::from(vec![Span::styled(format!("  {keys:<39}"), app.look.tone(Tone::Head)), Span::raw(*what)])
+        Line::from(vec![Span::styled(format!("  {keys:<31}"), app.look.tone(Tone::Head)), Span::raw(*what)])
     };
     let mut lines = vec![Line::default()];
     lines.extend(HELP.iter().map(line));
