@@ -52,6 +52,8 @@ pub mod reassembly;
 #[cfg(test)]
 mod roundtrip;
 pub mod salvage;
+mod seam;
+mod sync;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -63,7 +65,8 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use self::worker::{WorkerConfig, WorkerGone, WorkerHandle, spawn};
+pub use self::seam::WorkerGone;
+pub use self::worker::{WorkerConfig, WorkerHandle, spawn};
 use crate::metrics::NicCounters;
 use crate::nic::Queue;
 use crate::policy::Contract;

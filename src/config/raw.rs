@@ -83,6 +83,7 @@ table! {
         script_path: Text,
         script_content: Text,
         public_key: Text,
+        public_addr: Text,
     }
 }
 
@@ -105,6 +106,9 @@ table! {
     Client {
         name: Text,
         public_key: Text,
+        next_public_key: Text,
+        invite: Text,
+        invite_until: Text,
         psk: Text,
         script_path: Text,
         client_tap_mode: Text,

@@ -146,6 +146,18 @@ impl Peer {
         lost
     }
 
+    /// Forgets the sessions that were made with keys that no longer count. True where the current one was among them.
+    pub(crate) fn keep_keys(&mut self, kept: impl Fn(&[u8; 32]) -> bool, out: &mut Outputs) -> bool {
+        let next = self.next.take_if(|(slot, _)| !kept(&slot.key)).map(|(slot, _)| slot);
+        let (current, previous) =
+            (self.current.take_if(|s| !kept(&s.key)), self.previous.take_if(|s| !kept(&s.key)));
+        let lost = current.is_some();
+        for slot in [next, current, previous].into_iter().flatten() {
+            out.push(Output::Retire { index: slot.index() });
+        }
+        lost
+    }
+
     /// Which slot has this index.
     pub(crate) fn slot(&mut self, index: u32) -> Option<&mut Slot> {
         let next = self.next.as_mut().map(|(slot, _)| slot);

@@ -29,6 +29,8 @@ pub(crate) struct Slot {
     pub since: Instant,
     /// The other end's instance: which run of which program made this handshake.
     pub instance: u64,
+    /// On a server, the client's static key in its handshake.
+    pub key: [u8; 32],
     /// Something has opened on it.
     pub used: bool,
     /// On a server, the MAC of the INIT that it came from: the same INIT makes no other session.
@@ -39,7 +41,17 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new(now: Instant, opener: Arc<Opener>, lane: Lane, suite: Suite, instance: u64) -> Self {
-        Self { opener, lane, suite, since: now, instance, used: false, init_mac: None, told: None }
+        Self {
+            opener,
+            lane,
+            suite,
+            since: now,
+            instance,
+            key: [0; 32],
+            used: false,
+            init_mac: None,
+            told: None,
+        }
     }
 
     /// What the peer says that it has received in this session. An older word may be overtaken on the way.

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level as Severity, Metadata, Subscriber};
@@ -18,7 +19,8 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{Layer, registry};
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::{Layer, Registry, registry};
 
 use self::limit::Limit;
 pub use self::limit::{tell_hidden, tell_last_hidden};
@@ -27,12 +29,24 @@ use crate::config::Level;
 /// The target of what is told however often it comes.
 pub const ASKED: &str = "tap_rs::asked";
 
+/// The level of the log that was started.
+static LEVEL: OnceLock<Handle<LevelFilter, Registry>> = OnceLock::new();
+
 /// Logs from now on. Later calls change nothing.
 pub fn start(level: Level) {
-    let log = registry().with(LevelFilter::from(level)).with(Limit::shared());
-    let started = tracing::subscriber::set_global_default(log.with(output()));
-    if started.is_err() {
-        tracing::debug!("the log was started before");
+    let (filter, handle) = reload::Layer::new(LevelFilter::from(level));
+    let log = registry().with(filter).with(Limit::shared());
+    match tracing::subscriber::set_global_default(log.with(output())) {
+        Ok(()) => drop(LEVEL.set(handle)),
+        Err(_) => tracing::debug!("the log was started before"),
+    }
+}
+
+/// Logs at another level from now on.
+pub fn set(level: Level) {
+    if let Some(handle) = LEVEL.get() {
+        // It fails only where the log is no more.
+        let _ = handle.reload(LevelFilter::from(level));
     }
 }
 

@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clients;
 mod contract;
 mod demo;
 mod duplicate;
+mod enrol;
 mod faults;
 mod forward;
 mod identity;
