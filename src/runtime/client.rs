@@ -26,7 +26,7 @@ use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
-use super::load;
+use super::load::{self, Memory};
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::{Ports, Wanted};
@@ -80,6 +80,7 @@ struct Session {
     _sandbox: Sandbox,
     asked: Listener,
     exporter: Exporter,
+    memory: Memory,
     /// Where the config comes from.
     file: Source,
     keeper: Rc<Keeper>,
@@ -115,6 +116,7 @@ impl Session {
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address", e))?;
         let asked = Listener::open(&file.path);
         let exporter = Exporter::open(config.common.metrics)?;
+        let memory = Memory::open();
         let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (mut plane, notices) =
             Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
@@ -141,6 +143,7 @@ impl Session {
             _sandbox: sandbox,
             asked,
             exporter,
+            memory,
             file,
             offered: None,
             pushed: None,
@@ -428,7 +431,13 @@ impl Session {
             peers: vec![peer],
             nics: self.ports.snapshot(now, |_| self.config.server.to_string()),
             plane: self.plane.snapshot(),
-            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
+            ..snapshot::frame(
+                now,
+                self.started,
+                &self.file.path.display().to_string(),
+                self.local,
+                &self.memory,
+            )
         }
     }
 

@@ -14,7 +14,6 @@ use libc::c_long;
 use tracing::{debug, warn};
 
 use super::control_socket::FOLDER;
-use super::load::OWN;
 use crate::sys::landlock::{self, Access, Confined};
 use crate::sys::privileges::{CAP_NET_ADMIN, dump_no_core, gain_nothing_by_exec, keep_capability};
 use crate::sys::process::keep_memory_private;
@@ -31,7 +30,7 @@ pub fn keep_secrets() {
 }
 
 /// Gives up what this thread, and those that it will start, do not need: all capabilities but one, and all files but
-/// what is below `folders`, to be read, four in `/proc`, and its socket, to be removed.
+/// what is below `folders`, to be read, three in `/proc`, and its socket, to be removed.
 pub fn confine(folders: &[PathBuf]) -> Sandbox {
     note("give up capabilities", keep_capability(CAP_NET_ADMIN));
     note("refuse new privileges", gain_nothing_by_exec());
@@ -41,8 +40,6 @@ pub fn confine(folders: &[PathBuf]) -> Sandbox {
         (Path::new("/proc/sys/net/ipv6/conf"), Access::Write),
         (Path::new("/proc/loadavg"), Access::Read),
         (Path::new("/proc/meminfo"), Access::Read),
-        // What `tap-rs status` says of this process's memory.
-        (Path::new(OWN), Access::Read),
         // The socket of `tap-rs status`, at the end.
         (Path::new(FOLDER), Access::Remove),
     ];

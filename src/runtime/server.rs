@@ -23,6 +23,7 @@ use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
+use super::load::Memory;
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
@@ -76,6 +77,7 @@ struct Host {
     advice: Advice,
     asked: Listener,
     exporter: Exporter,
+    memory: Memory,
     started: Instant,
     /// The server's own public key.
     public: PublicKey,
@@ -106,6 +108,7 @@ impl Host {
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);
         let exporter = Exporter::open(config.common.metrics)?;
+        let memory = Memory::open();
         let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (plane, notices) =
             Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
@@ -129,6 +132,7 @@ impl Host {
             advice: Advice::default(),
             asked,
             exporter,
+            memory,
             started: now,
             heard: BTreeMap::new(),
             file,
@@ -301,7 +305,13 @@ impl Host {
             peers: self.roster.names().map(peer).collect(),
             nics: self.ports.snapshot(now, |id| self.roster.name(id).to_owned()),
             plane: self.plane.snapshot(),
-            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
+            ..snapshot::frame(
+                now,
+                self.started,
+                &self.file.path.display().to_string(),
+                self.local,
+                &self.memory,
+            )
         }
     }
 

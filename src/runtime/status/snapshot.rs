@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use super::model::{Loss, Peer, Push, Report, Snapshot, Volume};
 use crate::proto::output::{Arrivals, SessionInfo};
-use crate::runtime::load;
+use crate::runtime::load::Memory;
 use crate::wire::control::{self, PushState};
 
 /// What does not depend on peers and NICs.
-pub fn frame(now: Instant, started: Instant, config: &str, local: SocketAddr) -> Snapshot {
+pub fn frame(now: Instant, started: Instant, config: &str, local: SocketAddr, memory: &Memory) -> Snapshot {
     Snapshot {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         config: config.to_owned(),
         uptime_s: now.saturating_duration_since(started).as_secs(),
         local: local.to_string(),
-        memory_kb: load::resident_kb(),
+        memory_kb: memory.resident_kb(),
         ..Snapshot::default()
     }
 }
