@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use tap_rs::nic::{self, NicRequest, Queue, Side};
 use tap_rs::sys::poll::{Epoll, Events, Interest};
 use tap_rs::sys::udp::{RecvBatch, UdpSocket};
-use tap_rs::types::{Mtu, NicMode, NicSpec, OffloadMode, Path};
+use tap_rs::types::{Mtu, NicMode, NicSpec, NicStack, OffloadMode, Path};
 
 /// UDP payload of a full datagram over a 1500-byte path with IPv4.
 const DATAGRAM: usize = 1472;
@@ -43,7 +43,15 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let spec =
         NicSpec { name: name.parse()?, mac: mac.parse()?, addrs: vec![addr.parse()?], mtu: Mtu::DEFAULT };
     let parent = (mode == NicMode::Macvtap).then(|| parent.parse()).transpose()?;
-    let request = NicRequest { spec, mode, parent, side, configure: true, offload: OffloadMode::Auto };
+    let request = NicRequest {
+        spec,
+        mode,
+        parent,
+        side,
+        configure: true,
+        offload: OffloadMode::Auto,
+        stack: NicStack::default(),
+    };
     let (mut nic, queues) = nic::open(&request, 1)?;
     nic.set_up(true)?;
     let socket = UdpSocket::bind(local.parse()?, false)?;

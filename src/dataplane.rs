@@ -52,6 +52,8 @@ pub mod reassembly;
 #[cfg(test)]
 mod roundtrip;
 pub mod salvage;
+mod seam;
+mod sync;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -60,14 +62,16 @@ mod uplink;
 mod worker;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use self::worker::{WorkerConfig, WorkerGone, WorkerHandle, spawn};
+pub use self::seam::WorkerGone;
+pub use self::worker::{WorkerConfig, WorkerHandle, spawn};
 use crate::metrics::NicCounters;
 use crate::nic::Queue;
 use crate::policy::Contract;
 use crate::proto::session::{Lane, Opener};
-use crate::types::{NicId, Path};
+use crate::types::{MacAddr, NicId, Path};
 
 /// A NIC's queue, as control names it to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,6 +114,14 @@ pub enum Command {
         contract: Box<Contract>,
         /// As in `AddNic`.
         reply_arp: bool,
+    },
+    /// From now on nothing passes a NIC, either way, and its LAN is listened to: who there has one of its addresses is
+    /// told by one `Notice::Claimed`. Or it passes again.
+    Hold {
+        /// Which NIC.
+        key: NicKey,
+        /// Nothing passes.
+        on: bool,
     },
     /// Writes frames of control's own out of a NIC.
     Announce {
@@ -213,6 +225,15 @@ pub enum Notice {
     DatagramTooBig {
         /// Whose path.
         peer: PeerKey,
+    },
+    /// Somebody on the LAN of a NIC that is held back has one of its addresses.
+    Claimed {
+        /// Which NIC.
+        key: NicKey,
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        mac: MacAddr,
     },
     /// A queue has died and been closed.
     NicDead {

@@ -114,6 +114,8 @@ drop_reasons! {
     /// One of the tunnel's own datagrams, come back as a frame.
     OwnDatagram = "own_datagram",
     // -- this box
+    /// The NIC is not up yet: its LAN has not been heard on whether its addresses are free.
+    NotLive = "not_live",
     /// There is no session to send on.
     NoSession = "no_session",
     /// The NIC took no more frames, or is down.

@@ -66,9 +66,11 @@ table! {
         script: Text,
         script_sha256: Texts,
         script_timeout: Number,
+        probe: Switch,
         limits: Option<Spanned<Limits>>,
         // new, server
         suites: Texts,
+        routing: Text,
         clients: Tables<Client>,
     }
 }
@@ -80,6 +82,7 @@ table! {
         script_path: Text,
         script_content: Text,
         public_key: Text,
+        public_addr: Text,
     }
 }
 
@@ -90,6 +93,10 @@ table! {
         parents: Texts,
         min_mtu: Number,
         max_mtu: Number,
+        bridge: Switch,
+        vlan: Switch,
+        strict: Switch,
+        broadcast_pps: Number,
     }
 }
 
@@ -98,6 +105,9 @@ table! {
     Client {
         name: Text,
         public_key: Text,
+        next_public_key: Text,
+        invite: Text,
+        invite_until: Text,
         psk: Text,
         script_path: Text,
         client_tap_mode: Text,
@@ -117,6 +127,9 @@ table! {
         client_ifname: Text,
         client_parent: Text,
         configure: Switch,
+        gateway: Option<Spanned<OneOrMany>>,
+        netns: Text,
+        probe: Switch,
         bridge: Switch,
         vlan: Switch,
         strict: Switch,

@@ -87,7 +87,7 @@ impl Uplink {
                 Err(e) => return Turn::Dead(e),
             };
             nic.expected = total.max(nic.expected.saturating_sub(nic.expected / 8));
-            match self.check(nic, &vnet, total, can_send, out.side, now) {
+            match self.check(nic, &vnet, total, can_send, out, now) {
                 Ok(Some(offload)) => self.pack(nic, peer, offload, total, out, now),
                 Ok(None) => {}
                 Err(reason) => nic.counters.drops.count(reason),
@@ -114,13 +114,17 @@ impl Uplink {
         vnet: &VnetHeader,
         total: usize,
         can_send: bool,
-        side: Side,
+        out: &Outside,
         now: Instant,
     ) -> Result<Option<Offload>, DropReason> {
         if total > MAX_FRAME {
             return Err(DropReason::Oversize);
         }
         let head = self.batch.head(total);
+        if nic.hold.is_some() {
+            listen(nic, head, total, out);
+            return Err(DropReason::NotLive);
+        }
         if nic.reply_arp && answer_arp(nic, head) {
             return Ok(None);
         }
@@ -129,7 +133,7 @@ impl Uplink {
             Err(_) => self.batch.with_whole(total, |frame| Offload::from_kernel(vnet, frame))?,
         };
         let head = self.batch.head(total);
-        match side {
+        match out.side {
             Side::Client => nic.contract.lan_to_host(now, head, total, offload)?,
             Side::Server => nic.contract.host_to_lan(now, head, total, offload)?,
         }
@@ -180,6 +184,15 @@ impl Uplink {
             }
         }
         self.batch.start(peer.datagram);
+    }
+}
+
+/// Looks for whoever has an address of a NIC that is held back.
+#[cold]
+fn listen(nic: &mut Nic, head: &[u8], total: usize, out: &Outside) {
+    let Some(hold) = nic.hold.as_mut().filter(|hold| !hold.told) else { return };
+    if let Some((ip, mac)) = nic.contract.claimed_by_other(head, total) {
+        hold.told = out.tell(Notice::Claimed { key: hold.key, ip, mac });
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn open(
     if let Some(kind) = before.as_ref().map(Link::kind_name).filter(|kind| *kind != "tun") {
         return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Tap });
     }
-    let files = attach(devices, name, queues, before.is_some()).map_err(|e| explain(name, e))?;
+    let files = attach(devices, request, queues, before.is_some()).map_err(|e| explain(name, e))?;
     let link = match netlink.link(name)? {
         Some(link) => link,
         None => return Err(NicError::queue(name, "find", ErrorKind::NotFound.into())),
@@ -36,9 +36,10 @@ pub(super) fn open_device() -> io::Result<File> {
 }
 
 /// As many queues as are wanted; one of a tap that was made with one.
-fn attach(devices: &dyn Devices, name: &NicName, queues: usize, exists: bool) -> io::Result<Vec<File>> {
+fn attach(devices: &dyn Devices, request: &NicRequest, queues: usize, exists: bool) -> io::Result<Vec<File>> {
+    let (name, netns) = (&request.spec.name, request.stack.netns.as_ref());
     let mut many = queues > 1;
-    let first = devices.tun()?;
+    let first = devices.tun(netns)?;
     match tun::attach_tap(&first, name.as_str(), many) {
         // It was made with one queue and we want several, or for several of which we take one.
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) && exists => {
@@ -49,7 +50,7 @@ fn attach(devices: &dyn Devices, name: &NicName, queues: usize, exists: bool) ->
     }
     let mut files = vec![first];
     while many && files.len() < queues {
-        let file = devices.tun()?;
+        let file = devices.tun(netns)?;
         tun::attach_tap(&file, name.as_str(), true)?;
         files.push(file);
     }

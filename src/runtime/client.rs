@@ -1,6 +1,8 @@
 //! The client: NICs on this LAN, one session to its server.
 
+mod params;
 mod push;
+mod reload;
 mod resolve;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,11 +12,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+pub use self::params::has_aes;
+use self::params::{files, fingerprint, params, suite};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
 use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
@@ -25,19 +29,20 @@ use super::load;
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::{Ports, Wanted};
+use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
-use crate::config::{ClientConfig, NicSource, SuiteChoice};
+use crate::config::{ClientConfig, NicSource};
 use crate::dataplane::Notice;
-use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::keys::PublicKey;
 use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
-use crate::proto::client::{Client, ClientParams, SERVER};
+use crate::proto::client::{Client, SERVER};
 use crate::proto::output::Event;
 use crate::sys::clock;
 use crate::sys::udp::UdpSocket;
-use crate::types::{Path, Suite};
+use crate::types::{NicStack, Path};
 use crate::wire::control::{PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
@@ -49,11 +54,11 @@ const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 /// Runs until a signal or a pushed script ends it. Returns the exit status.
 pub async fn run(
     config: ClientConfig,
-    path: &std::path::Path,
+    file: Source,
     keeper: Rc<Keeper>,
     daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
-    let mut session = Session::start(config, path, keeper)?;
+    let mut session = Session::start(config, file, keeper)?;
     if let Some(daemon) = daemon {
         daemon.started();
     }
@@ -73,8 +78,11 @@ struct Session {
     pushes: Pushes,
     _sandbox: Sandbox,
     asked: Listener,
-    /// The config file, for whoever asks.
-    file: String,
+    /// Where the config comes from.
+    file: Source,
+    keeper: Rc<Keeper>,
+    /// The last push, to be judged again when the config has changed.
+    offered: Option<(u64, Vec<u8>)>,
     /// What became of the last push.
     pushed: Option<model::Push>,
     started: Instant,
@@ -84,15 +92,18 @@ struct Session {
     server: Option<SocketAddr>,
     /// This client's own public key.
     public: PublicKey,
+    /// Tells whether a pre-shared key is still the same without keeping it.
+    psk: Option<[u8; 32]>,
     /// Which advice was last given.
     advised: Option<bool>,
 }
 
 impl Session {
-    fn start(config: ClientConfig, path: &std::path::Path, keeper: Rc<Keeper>) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, file: Source, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = clock::now();
         let params = params(&config)?;
         let public = params.identity.public();
+        let psk = params.psk.as_ref().map(fingerprint);
         let rng = StdRng::from_rng(&mut rand::rng());
         let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let client = Client::new(now, params, rng)
@@ -100,9 +111,8 @@ impl Session {
         let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
         let sockets = bind(workers).map_err(|e| cannot("open a UDP socket", e))?;
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address", e))?;
-        let asked = Listener::open(path);
-        // A client reads no file after this.
-        let sandbox = sandbox::confine(&[]);
+        let asked = Listener::open(&file.path);
+        let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (mut plane, notices) =
             Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
@@ -115,7 +125,8 @@ impl Session {
         info!(server = %config.server, suite = suite(&config).noise_name(), "client started");
         Ok(Self {
             resolver: Resolver::new(config.server.clone(), Rc::clone(&keeper)),
-            pushes: Pushes::new(keeper),
+            pushes: Pushes::new(Rc::clone(&keeper)),
+            keeper,
             config,
             client,
             plane,
@@ -126,7 +137,8 @@ impl Session {
             sleeps,
             _sandbox: sandbox,
             asked,
-            file: path.display().to_string(),
+            file,
+            offered: None,
             pushed: None,
             started: now,
             next_report: None,
@@ -134,6 +146,7 @@ impl Session {
             local,
             server: None,
             public,
+            psk,
             advised: None,
         })
     }
@@ -146,7 +159,10 @@ impl Session {
             tokio::select! {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop(0)),
-                    Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),
+                    Wish::Reload => {
+                        // Whoever sent the signal reads the log.
+                        let _ = self.reload(clock::now(), false);
+                    }
                     Wish::Rekey => self.client.rekey(),
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(clock::now(), notice)?,
@@ -194,7 +210,7 @@ impl Session {
         }
         if self.nics_down.take_if(|t| now >= *t).is_some() {
             warn!("the server does not answer: NICs down");
-            self.ports.set_live(&mut self.plane, SERVER, None);
+            self.ports.set_live(now, &mut self.plane, SERVER, None);
         }
     }
 
@@ -216,7 +232,7 @@ impl Session {
                 } else {
                     debug!("session renewed");
                 }
-                self.go_live(path.remote);
+                self.go_live(now, path.remote);
                 self.next_report.get_or_insert(now);
             }
             Event::Silent => {
@@ -226,21 +242,29 @@ impl Session {
             Event::Answers => {
                 info!(server = %self.config.server, "the server answers again");
                 if let Some(server) = self.server {
-                    self.go_live(server);
+                    self.go_live(now, server);
                 }
             }
             Event::Bye => info!(server = %self.config.server, "session ended: the server has stopped"),
             Event::Lost => {
                 warn!(server = %self.config.server, "no session");
                 (self.nics_down, self.next_report) = (None, None);
-                self.ports.set_live(&mut self.plane, SERVER, None);
+                self.ports.set_live(now, &mut self.plane, SERVER, None);
             }
             Event::Resolve { greeted } => {
                 self.advise(greeted);
                 self.resolver.again();
             }
-            Event::Push { revision, blob } => self.pushes.take(revision, &blob, &self.config),
-            Event::Moved(_) | Event::Status { .. } | Event::Report(_) | Event::Flapping => {}
+            Event::Push { revision, blob } => {
+                self.pushes.take(revision, &blob, &self.config);
+                self.offered = Some((revision, blob));
+            }
+            Event::Enrol(_)
+            | Event::Enrolled(_)
+            | Event::Moved(_)
+            | Event::Status { .. }
+            | Event::Report(_)
+            | Event::Flapping => {}
         }
     }
 
@@ -266,10 +290,15 @@ impl Session {
         }
     }
 
-    fn go_live(&mut self, server: SocketAddr) {
+    fn go_live(&mut self, now: Instant, server: SocketAddr) {
         self.nics_down = None;
         self.server = Some(server);
-        self.ports.set_live(&mut self.plane, SERVER, Some((any_like(server, self.local.port()), server)));
+        self.ports.set_live(
+            now,
+            &mut self.plane,
+            SERVER,
+            Some((any_like(server, self.local.port()), server)),
+        );
     }
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
@@ -289,6 +318,10 @@ impl Session {
             Notice::NicDead { key, error } => {
                 debug!("a NIC's descriptor died: {error}");
                 self.ports.handle_dead(now, &self.plane, key);
+                Ok(())
+            }
+            Notice::Claimed { key, ip, mac } => {
+                self.ports.handle_claim(now, &self.plane, key, (ip, mac));
                 Ok(())
             }
             Notice::WorkerDead { error } => {
@@ -312,7 +345,7 @@ impl Session {
             }
             self.client.handle_network_change(now);
         }
-        self.ports.handle_links(now, &mut self.plane, events);
+        self.ports.handle_links(now, &mut self.plane, None, events);
     }
 
     fn handle_address(&mut self, now: Instant, address: std::io::Result<SocketAddr>) {
@@ -360,9 +393,13 @@ impl Session {
         self.pushed = Some(snapshot::push(revision, state, code));
     }
 
-    fn handle_asker(&self, now: Instant, asker: Asker) {
+    fn handle_asker(&mut self, now: Instant, asker: Asker) {
         match asker.request {
             Request::Status {} => asker.answer(&self.snapshot(now)),
+            Request::Reload { dry_run } => match self.reload(now, dry_run) {
+                Ok(told) => asker.answer(&told),
+                Err(why) => asker.refuse(why),
+            },
         }
     }
 
@@ -378,7 +415,7 @@ impl Session {
             peers: vec![peer],
             nics: self.ports.snapshot(|_| self.config.server.to_string()),
             plane: self.plane.snapshot(),
-            ..snapshot::frame(now, self.started, &self.file, self.local)
+            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
         }
     }
 
@@ -394,35 +431,6 @@ impl Session {
         }
         self.next_report = Some(now + REPORT_EVERY);
     }
-}
-
-fn params(config: &ClientConfig) -> Result<ClientParams, Failure> {
-    let identity = PrivateKey::read(&config.common.private_key)?;
-    let mut params = ClientParams::new(identity, config.server_key, suite(config), rand::rng().random());
-    params.psk = config.psk.as_deref().map(PresharedKey::read).transpose()?;
-    params.dead_after = config.common.dead_peer;
-    params.idle_ping = config.keepalive;
-    Ok(params)
-}
-
-fn suite(config: &ClientConfig) -> Suite {
-    let aes = match config.suite {
-        SuiteChoice::Auto => has_aes(),
-        SuiteChoice::Aes => true,
-        SuiteChoice::ChaCha => false,
-    };
-    if aes { Suite::Aes } else { Suite::ChaCha }.with_psk(config.psk.is_some())
-}
-
-/// The processor has instructions for AES and for GCM's multiplication.
-fn has_aes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes")
-        && std::arch::is_aarch64_feature_detected!("pmull");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
 }
 
 /// A socket for IPv6 and IPv4; for IPv4 alone where the kernel has no IPv6.
@@ -445,9 +453,11 @@ fn local_nics(config: &ClientConfig) -> Vec<Wanted> {
                 side: Side::Client,
                 configure: true,
                 offload: config.common.offload,
+                stack: NicStack::default(),
             },
             rules: nic.rules,
             reply_arp: config.reply_arp,
+            probe: nic.probe,
         })
         .collect()
 }

@@ -5,17 +5,22 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clients;
 mod contract;
 mod demo;
+mod duplicate;
+mod enrol;
 mod faults;
 mod forward;
 mod identity;
 mod keeper;
 mod mistakes;
+mod namespace;
 mod path;
 mod push;
 mod rekey;
 mod reload;
+mod routing;
 mod running;
 mod stage;
 mod status;

@@ -15,7 +15,7 @@ use crate::proto::client::SERVER;
 use crate::runtime::keeper::Keeper;
 use crate::runtime::ports::Wanted;
 use crate::runtime::script::{Outcome, Script, ScriptError, allowed};
-use crate::types::{NicMode, NicSpec};
+use crate::types::{NicMode, NicSpec, NicStack};
 use crate::wire::control::PushState;
 use crate::wire::push::{Push, PushError, PushedNic};
 
@@ -40,6 +40,7 @@ pub struct Refusal {
 }
 
 /// The NICs of a push that may be followed.
+#[derive(Clone)]
 pub struct Nics {
     mode: Option<NicMode>,
     nics: Vec<PushedNic>,
@@ -147,6 +148,11 @@ impl Pushes {
 }
 
 impl Nics {
+    /// Those of a blob that was judged before.
+    pub fn of(blob: &[u8]) -> Option<Self> {
+        Push::decode(blob).ok().map(|push| Self { mode: push.mode, nics: push.nics })
+    }
+
     /// Those that this client is to have.
     pub fn wanted(self, config: &ClientConfig) -> Vec<Wanted> {
         match &config.nics {
@@ -165,9 +171,11 @@ impl Nics {
                             side: Side::Client,
                             configure: true,
                             offload: config.common.offload,
+                            stack: NicStack::default(),
                         },
-                        rules: Default::default(),
+                        rules: config.limits.rules,
                         reply_arp: config.reply_arp,
+                        probe: config.probe,
                     })
                     .collect()
             }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::request::Refusal;
 use super::{FOLDER, Request};
 
-/// How long an answer may take.
+/// How long an answer may take; a reload may have a thousand NICs to open.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest document that is read: a thousand clients with a NIC each have under 1 MiB.
 const MOST: u64 = 64 << 20;
@@ -78,6 +79,18 @@ pub fn ask(name: Option<&str>, request: &Request) -> Result<Vec<u8>, AskError> {
     ask_all(Some(only), request)?.pop().map(|(_, document)| document).ok_or(AskError::Nobody)
 }
 
+/// The names of those that run here.
+///
+/// # Errors
+/// Only root may know.
+pub fn names() -> Result<Vec<String>, AskError> {
+    match sockets() {
+        Ok(sockets) => Ok(sockets.into_iter().map(|(name, _)| name).collect()),
+        Err(AskError::Nobody) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
 fn granted((name, document): (String, Vec<u8>)) -> Result<(String, Vec<u8>), AskError> {
     match serde_json::from_slice::<Refusal>(&document) {
         Ok(refusal) => Err(AskError::Refused(name, refusal.error)),
@@ -116,7 +129,10 @@ fn sockets() -> Result<Vec<(String, PathBuf)>, AskError> {
 fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(match request {
+        Request::Status {} => PATIENCE,
+        Request::Reload { .. } => LONG_PATIENCE,
+    }))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
