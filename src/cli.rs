@@ -60,6 +60,8 @@ pub enum Command {
     Check(ClientArgs),
     /// Say how the tap-rs that run on this machine are doing (as root)
     Status(StatusArgs),
+    /// Show the frames of a NIC as they pass, and why those were dropped that were (as root)
+    Capture(CaptureArgs),
     /// See a LAN, a client and a server at work on this machine (as root)
     Demo,
 }
@@ -77,6 +79,34 @@ pub struct StatusArgs {
     /// Again every second, until it is interrupted
     #[arg(long, short)]
     pub watch: bool,
+}
+
+/// Which frames to show, and how.
+#[derive(Args, Clone, Debug)]
+pub struct CaptureArgs {
+    /// The NIC, by its name on this machine
+    #[arg(value_name = "NIC")]
+    pub nic: String,
+
+    /// Of which tap-rs: the name of its config file, without `.toml` [default: the one that has the NIC]
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Write a pcapng file for Wireshark instead of text; `-` for standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+
+    /// End after so many frames
+    #[arg(long, short, value_name = "COUNT")]
+    pub count: Option<u64>,
+
+    /// Keep so many bytes of each frame [default: all of it with `-w`]
+    #[arg(long, value_name = "BYTES")]
+    pub snaplen: Option<u32>,
+
+    /// Only frames that were dropped
+    #[arg(long)]
+    pub dropped: bool,
 }
 
 /// A config file, and what may be said over it on either side.

@@ -23,6 +23,7 @@
     )
 )]
 
+pub mod capture;
 mod client;
 mod control;
 pub mod control_socket;
@@ -35,6 +36,7 @@ mod path;
 pub mod ping;
 mod plane;
 mod ports;
+pub mod probe;
 pub mod sandbox;
 pub mod script;
 mod server;

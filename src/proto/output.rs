@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::proto::session::{Lanes, Opener};
-use crate::types::{Path, Suite};
+use crate::types::{NicId, Path, Suite};
 use crate::wire::control::{PushState, Report};
+use crate::wire::probe::Probed;
 
 /// Names a peer within one client or server: always 0 on a client, the client's number on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,6 +118,15 @@ pub enum Event {
     Report(Report),
     /// Two boxes use one key in turn.
     Flapping,
+    /// The peer is about to send a marked frame, and wants to hear how far it has come.
+    Probe {
+        /// The frame's token.
+        token: u64,
+        /// On which NIC.
+        nic: NicId,
+    },
+    /// How far a marked frame of ours has come.
+    Probed(Probed),
 }
 
 /// A session as it stands, for whoever looks.

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
+use super::capture;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
@@ -24,6 +25,7 @@ use super::load;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::{Ports, Wanted};
+use super::probe::{self, Probes};
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
@@ -36,7 +38,7 @@ use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
-use crate::wire::control::{PushState, REPORT_NICS};
+use crate::wire::control::{Control, PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -70,6 +72,8 @@ struct Session {
     pushes: Pushes,
     _sandbox: Sandbox,
     asked: Listener,
+    /// Marked frames under way.
+    proofs: Probes,
     /// The config file, for whoever asks.
     file: String,
     /// What became of the last push.
@@ -120,6 +124,7 @@ impl Session {
             signals,
             _sandbox: sandbox,
             asked,
+            proofs: Probes::default(),
             file: path.display().to_string(),
             pushed: None,
             started: now,
@@ -173,8 +178,9 @@ impl Session {
     }
 
     fn due(&self) -> Option<Instant> {
-        let own = [self.client.poll_timeout(), self.ports.poll_timeout(), self.next_report, self.nics_down];
-        own.into_iter().flatten().min()
+        let machines = [self.client.poll_timeout(), self.ports.poll_timeout(), self.proofs.poll_timeout()];
+        let own = machines.into_iter().chain([self.next_report, self.nics_down]);
+        own.flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -182,6 +188,7 @@ impl Session {
             self.client.handle_timeout(now);
         }
         self.ports.handle_timeout(now, &mut self.plane);
+        self.probes(now, Probes::handle_timeout);
         if self.next_report.take_if(|t| now >= *t).is_some() {
             self.report(now);
         }
@@ -233,6 +240,14 @@ impl Session {
                 self.resolver.again();
             }
             Event::Push { revision, blob } => self.pushes.take(revision, &blob, &self.config),
+            Event::Probe { token, nic } => self.probes(now, |probes, cx| {
+                if let Err(reason) = probes.handle_probe(SERVER, (token, nic), cx) {
+                    debug!(reason = reason.label(), "dropped");
+                }
+            }),
+            Event::Probed(probed) => {
+                self.probes(now, |probes, cx| probes.handle_probed(SERVER, &probed, cx));
+            }
             Event::Moved(_) | Event::Status { .. } | Event::Report(_) | Event::Flapping => {}
         }
     }
@@ -282,6 +297,10 @@ impl Session {
             Notice::NicDead { key, error } => {
                 debug!("a NIC's descriptor died: {error}");
                 self.ports.handle_dead(now, &self.plane, key);
+                Ok(())
+            }
+            Notice::Probe { key, token, step, at } => {
+                self.probes(now, |probes, cx| probes.handle_step((key, token), step, at, cx));
                 Ok(())
             }
             Notice::WorkerDead { error } => {
@@ -353,10 +372,26 @@ impl Session {
         self.pushed = Some(snapshot::push(revision, state, code));
     }
 
-    fn handle_asker(&self, now: Instant, asker: Asker) {
-        match asker.request {
+    fn handle_asker(&mut self, now: Instant, asker: Asker) {
+        match asker.request.clone() {
             Request::Status {} => asker.answer(&self.snapshot(now)),
+            Request::Capture { nic, snaplen } => {
+                let name = |_| self.config.server.to_string();
+                capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);
+            }
+            Request::Probe { nic, bytes } => {
+                let (server, token) = (self.config.server.to_string(), rand::rng().random());
+                self.probes(now, |probes, cx| {
+                    probes.start(asker, (&nic, bytes), token, cx, |_| server.clone());
+                });
+            }
         }
+    }
+
+    fn probes(&mut self, now: Instant, work: impl FnOnce(&mut Probes, &mut probe::Context<'_>)) {
+        let Self { client, plane, ports, proofs, .. } = self;
+        let mut tell = |_, message: &Control<'_>| client.tell(now, message);
+        work(proofs, &mut probe::Context { now, plane, ports, tell: &mut tell });
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {

@@ -8,6 +8,8 @@
 //!
 //! [`Ports::set`] takes the whole list each time. What stays as it was is not touched.
 
+mod place;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+pub use self::place::Place;
 use super::keeper::Keeper;
 use super::plane::{NicSetup, Plane};
 use super::status::model;

@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
+use super::capture;
 use super::control::{LinkEvents, Signals, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
@@ -23,6 +24,7 @@ use super::keeper::Keeper;
 use super::path::{any_like, ceiling};
 use super::plane::Plane;
 use super::ports::Ports;
+use super::probe::{self, Probes};
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
@@ -34,7 +36,7 @@ use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{ClientSpec, Server, ServerParams};
 use crate::sys::udp::UdpSocket;
 use crate::types::{Path, Suite};
-use crate::wire::control::{PushState, Report};
+use crate::wire::control::{Control, PushState, Report};
 use crate::wire::datagram::{Header, Type};
 
 /// Runs until a signal ends it. Returns the exit status.
@@ -77,6 +79,8 @@ struct Host {
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
     asked: Listener,
+    /// Marked frames under way.
+    proofs: Probes,
     started: Instant,
     /// What each client has said of itself.
     heard: BTreeMap<PeerId, Heard>,
@@ -122,6 +126,7 @@ impl Host {
             paths: BTreeMap::new(),
             advice: Advice::default(),
             asked,
+            proofs: Probes::default(),
             started: now,
             heard: BTreeMap::new(),
             file,
@@ -137,7 +142,8 @@ impl Host {
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
             self.drain(Instant::now());
-            let due = [self.server.poll_timeout(), self.ports.poll_timeout()].into_iter().flatten().min();
+            let due = [self.server.poll_timeout(), self.ports.poll_timeout(), self.proofs.poll_timeout()];
+            let due = due.into_iter().flatten().min();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
                 wish = self.signals.next() => match wish {
@@ -154,6 +160,7 @@ impl Host {
                     let now = Instant::now();
                     self.server.handle_timeout(now);
                     self.ports.handle_timeout(now, &mut self.plane);
+                    self.probes(now, Probes::handle_timeout);
                 }
             }
         }
@@ -294,14 +301,39 @@ impl Host {
                     "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
                 );
             }
+            Event::Probe { token, nic } => self.probes(now, |probes, cx| {
+                if let Err(reason) = probes.handle_probe(peer, (token, nic), cx) {
+                    debug!(reason = reason.label(), "dropped");
+                }
+            }),
+            Event::Probed(probed) => {
+                self.probes(now, |probes, cx| probes.handle_probed(peer, &probed, cx));
+            }
             Event::Resolve { .. } | Event::Push { .. } => {}
         }
     }
 
-    fn handle_asker(&self, now: Instant, asker: Asker) {
-        match asker.request {
+    fn handle_asker(&mut self, now: Instant, asker: Asker) {
+        match asker.request.clone() {
             Request::Status {} => asker.answer(&self.snapshot(now)),
+            Request::Capture { nic, snaplen } => {
+                let name = |id| self.roster.name(id).to_owned();
+                capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);
+            }
+            Request::Probe { nic, bytes } => {
+                let Self { server, plane, ports, proofs, roster, .. } = self;
+                let mut tell = |id, message: &Control<'_>| server.tell(now, id, message);
+                let mut cx = probe::Context { now, plane, ports, tell: &mut tell };
+                let name = |id| roster.name(id).to_owned();
+                proofs.start(asker, (&nic, bytes), rand::rng().random(), &mut cx, name);
+            }
         }
+    }
+
+    fn probes(&mut self, now: Instant, work: impl FnOnce(&mut Probes, &mut probe::Context<'_>)) {
+        let Self { server, plane, ports, proofs, .. } = self;
+        let mut tell = |id, message: &Control<'_>| server.tell(now, id, message);
+        work(proofs, &mut probe::Context { now, plane, ports, tell: &mut tell });
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {
@@ -367,6 +399,10 @@ impl Host {
             Notice::NicDead { key, error } => {
                 debug!("a NIC's descriptor died: {error}");
                 self.ports.handle_dead(now, &self.plane, key);
+                Ok(())
+            }
+            Notice::Probe { key, token, step, at } => {
+                self.probes(now, |probes, cx| probes.handle_step((key, token), step, at, cx));
                 Ok(())
             }
             Notice::WorkerDead { error } => {

@@ -10,12 +10,16 @@
 //! 6 STATUS  revision u64 | state u8 | code u8      answered by the same STATUS
 //! 7 REPORT  load u32 | uptime u32 | total u64 | available u64 | count u8 | count × (nic u16 | 4 × u64)
 //! 8 BYE     reason u8
+//! 9 PROBE   token u64 | nic u16                   a marked frame is about to come; answered by PROBED
+//! 10 PROBED token u64 | nic u16 | progress u8 | mtu u16 | there u32 | back u32 | text
 //! ```
 //!
-//! Every message may be lost, repeated or reordered, and none needs state at the side that answers.
+//! Every message may be lost, repeated or reordered. None needs state at the side that answers, but for PROBE, which is
+//! remembered for a few seconds.
 
 use crate::metrics::DropReason;
 use crate::types::NicId;
+use crate::wire::probe::{Probed, TEXT_MAX};
 
 /// Bytes in a full CHUNK.
 pub const CHUNK_LEN: usize = 1024;
@@ -26,7 +30,7 @@ pub const REPORT_NICS: usize = 28;
 /// The longest message, so that each fits one datagram of the smallest path.
 pub const MAX_LEN: usize = 13 + CHUNK_LEN;
 
-const _: () = assert!(26 + REPORT_NICS * 34 <= MAX_LEN);
+const _: () = assert!(26 + REPORT_NICS * 34 <= MAX_LEN && 22 + TEXT_MAX <= MAX_LEN);
 
 /// What became of a pushed revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +130,15 @@ pub enum Control<'a> {
     Report(Report),
     /// The sender stops in good order.
     Bye,
+    /// A marked frame is about to come: it is to be sent back, once. Asked again, how far has it come?
+    Probe {
+        /// The frame's token.
+        token: u64,
+        /// On which NIC.
+        nic: NicId,
+    },
+    /// How far it has come.
+    Probed(Probed),
 }
 
 impl<'a> Control<'a> {
@@ -166,6 +179,15 @@ impl<'a> Control<'a> {
             }
             Self::Report(report) => report.encode(&mut out),
             Self::Bye => out.extend([8, 0]),
+            Self::Probe { token, nic } => {
+                out.push(9);
+                out.extend(token.to_le_bytes());
+                out.extend(nic.0.to_le_bytes());
+            }
+            Self::Probed(probed) => {
+                out.push(10);
+                probed.encode(&mut out);
+            }
         }
         out
     }
@@ -200,6 +222,8 @@ impl<'a> Control<'a> {
                 r.u8()?;
                 Self::Bye
             }
+            9 => Self::Probe { token: r.u64()?, nic: NicId(r.u16()?) },
+            10 => Self::Probed(Probed::read(&mut r)?),
             _ => return None,
         };
         r.0.is_empty().then_some(message)
@@ -296,6 +320,16 @@ mod tests {
             Control::Status { revision: 11, state: PushState::ScriptFailed, code: 12 },
             Control::Report(report),
             Control::Bye,
+            Control::Probe { token: 13, nic: NicId(14) },
+            Control::Probed(Probed {
+                token: 15,
+                nic: NicId(16),
+                progress: crate::wire::probe::Progress::Answered,
+                mtu: 1500,
+                there_us: 17,
+                back_us: 18,
+                text: "storm+19".into(),
+            }),
         ];
         for message in all {
             let bytes = message.encode();
@@ -303,7 +337,8 @@ mod tests {
             assert_eq!(Control::decode(&bytes), Ok(message.clone()));
             for n in 0..bytes.len() {
                 let cut = Control::decode(&bytes[..n]);
-                assert!(cut.is_err() || matches!(message, Control::Chunk { .. }), "{message:?} cut to {n}");
+                let open = matches!(message, Control::Chunk { .. } | Control::Probed(_));
+                assert!(cut.is_err() || open, "{message:?} cut to {n}");
             }
         }
     }

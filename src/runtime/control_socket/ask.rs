@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest document that is read: a thousand clients with a NIC each have under 1 MiB.
 const MOST: u64 = 64 << 20;
 
+/// The longest first line of a stream, in bytes.
+const LONGEST_LINE: usize = 64 << 10;
+
 /// What an answer of a process that is no more looks like.
 const ENDED: [io::ErrorKind; 5] = [
     io::ErrorKind::ConnectionRefused,
@@ -78,6 +81,43 @@ pub fn ask(name: Option<&str>, request: &Request) -> Result<Vec<u8>, AskError> {
     ask_all(Some(only), request)?.pop().map(|(_, document)| document).ok_or(AskError::Nobody)
 }
 
+/// The connection to the tap-rs of this name, over which it answers bit by bit. Its first line, without the line's end, has
+/// been read and is no refusal.
+///
+/// # Errors
+/// One sentence for whoever asked.
+pub fn ask_stream(name: &str, request: &Request) -> Result<(String, UnixStream), AskError> {
+    let Some((name, path)) = named(Some(name))?.pop() else { return Err(AskError::Nobody) };
+    let first = || -> io::Result<(Vec<u8>, UnixStream)> {
+        let mut stream = UnixStream::connect(&path)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&line(request)?)?;
+        let (mut first, mut byte) = (Vec::new(), [0]);
+        // Byte by byte: what follows is another's to read.
+        while first.len() < LONGEST_LINE && stream.read(&mut byte)? > 0 && byte != *b"\n" {
+            first.extend(byte);
+        }
+        stream.set_read_timeout(None)?;
+        if first.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok((first, stream)) }
+    };
+    match first() {
+        Ok((first, stream)) => {
+            let (_, first) = granted((name, first))?;
+            Ok((String::from_utf8_lossy(&first).into_owned(), stream))
+        }
+        Err(e) if ENDED.contains(&e.kind()) => Err(AskError::Nobody),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(AskError::Forbidden),
+        Err(e) => Err(AskError::Mute(name, e)),
+    }
+}
+
+fn line(request: &Request) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
 fn granted((name, document): (String, Vec<u8>)) -> Result<(String, Vec<u8>), AskError> {
     match serde_json::from_slice::<Refusal>(&document) {
         Ok(refusal) => Err(AskError::Refused(name, refusal.error)),
@@ -117,9 +157,7 @@ fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
+    stream.write_all(&line(request)?)?;
     let mut document = Vec::new();
     stream.take(MOST).read_to_end(&mut document)?;
     if document.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(document) }
