@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::common::frame::{arp_request, ethernet};
-use crate::common::lab::{Edit, Lab, SOON};
+use crate::common::lab::{Lab, SOON};
 use crate::common::ns::Ns;
 use crate::common::program::{Program, TAP_RS};
 use crate::needs_root;

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::stream::{self, Head, Note, Shown};
+use super::stream::{self, Head, Next, Note, Shown};
 use super::{line, pcapng};
 use crate::cli::CaptureArgs;
 use crate::commands::Failure;
@@ -19,6 +19,9 @@ use crate::wire::record::MAX_FRAME;
 
 /// How much of a frame is enough to say in a line what it is, in bytes.
 const FRONT: u32 = 192;
+
+/// The status of a program that was interrupted by SIGINT.
+const INTERRUPTED: i32 = 130;
 
 /// Shows frames until as many have passed as are wanted, the NIC is gone, or somebody interrupts.
 ///
@@ -85,7 +88,14 @@ fn end_at_signal(stream: &UnixStream) {
                 _ = stop.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            let _ = stream.shutdown(Shutdown::Both);
+            // The other side says what there is left to say.
+            let _ = stream.shutdown(Shutdown::Write);
+            tokio::select! {
+                _ = stop.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // Nobody reads what we write, and we were asked twice.
+            std::process::exit(INTERRUPTED);
         });
     });
 }
@@ -108,8 +118,12 @@ fn copy(stream: UnixStream, args: &CaptureArgs, out: &mut Out) -> (Counts, Resul
             break Err(e);
         }
         let frame = match stream::read(&mut stream) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break Ok(()),
+            Ok(Next::Frame(frame)) => frame,
+            Ok(Next::End(all)) => {
+                lost = all;
+                break Ok(());
+            }
+            Ok(Next::Gone) => break Ok(()),
             Err(e) => break Err(Failure::Refused(format!("the capture has ended: {e}"))),
         };
         let missed = frame.lost.saturating_sub(lost);

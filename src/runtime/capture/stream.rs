@@ -3,7 +3,8 @@
 //! ```text
 //! length u32 | at u64 ns | lost u64 | total u32 | gso u16 | way u8 | fate u8 | reason length u8 | reason | bytes
 //! ```
-//! Little-endian; `length` counts what follows it. The connection's end is the capture's.
+//! Little-endian; `length` counts what follows it. The last message has the count of what was lost, and no more. Whoever has
+//! seen enough closes its way of the connection, and reads on to the end.
 
 use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
@@ -83,10 +84,10 @@ pub async fn serve(mut stream: UnixStream, head: Head, mut captured: Captured) {
             // Whoever has asked says nothing more; an end is what can come.
             read = reader.read(&mut nothing) => match read {
                 Ok(1..) => continue,
-                _ => return,
+                _ => None,
             },
         };
-        let Some(copied) = copied else { return };
+        let Some(copied) = copied else { break };
         let mut piece = Vec::with_capacity(copied.bytes.len().saturating_add(64));
         encode(&mut piece, &copied, captured.lost());
         while piece.len() < PIECE {
@@ -97,21 +98,43 @@ pub async fn serve(mut stream: UnixStream, head: Head, mut captured: Captured) {
             return;
         }
     }
+    let end = [&8u32.to_le_bytes()[..], &captured.lost().to_le_bytes()].concat();
+    let _ = writer.write_all(&end).await;
 }
 
-/// The next frame; `None`: there are no more.
-pub fn read(stream: &mut impl Read) -> io::Result<Option<Shown>> {
-    let mut length = [0; 4];
-    if let Err(e) = stream.read_exact(&mut length) {
-        return if e.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(e) };
+/// What comes next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A frame.
+    Frame(Shown),
+    /// No more; so many frames were lost to the capture.
+    End(u64),
+    /// No more: the tap-rs that was asked has ended, or is ending.
+    Gone,
+}
+
+/// The next frame, or the end.
+pub fn read(stream: &mut impl Read) -> io::Result<Next> {
+    match read_message(stream) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(Next::Gone),
+        Err(e) => Err(e),
+        Ok(message) => match <[u8; 8]>::try_from(&message[..]) {
+            Ok(lost) => Ok(Next::End(u64::from_le_bytes(lost))),
+            Err(_) => decode(&message).map(Next::Frame).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+        },
     }
+}
+
+fn read_message(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
     let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
     if length > LONGEST {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut message = vec![0; length];
     stream.read_exact(&mut message)?;
-    decode(&message).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    Ok(message)
 }
 
 fn encode(out: &mut Vec<u8>, copied: &Copied, lost: u64) {
@@ -180,12 +203,17 @@ mod tests {
             encode(&mut bytes, &copied, 9);
         }
         let mut from = &bytes[..];
-        let first = read(&mut from).unwrap().unwrap();
+        let next = |from: &mut &[u8]| match read(from).unwrap() {
+            Next::Frame(shown) => shown,
+            other => panic!("{other:?}"),
+        };
+        let first = next(&mut from);
         assert_eq!((first.at, first.lost, first.total, first.gso), (at, 9, 1514, 1448));
         assert_eq!((first.way, first.note, first.bytes), (Way::In, Note::Passed, vec![1, 2, 3]));
-        let second = read(&mut from).unwrap().unwrap();
+        let second = next(&mut from);
         assert_eq!((second.way, second.note), (Way::Out, Note::Dropped("storm".into())));
-        assert_eq!(read(&mut from).unwrap(), None);
+        assert_eq!(read(&mut from).unwrap(), Next::Gone);
+        assert_eq!(read(&mut &[8, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0][..]).unwrap(), Next::End(3));
     }
 
     #[test]
