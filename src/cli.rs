@@ -17,6 +17,7 @@ Examples:
   tap-rs -c client.toml                 run it; run_mode in it says as what
   tap-rs server -c server.toml          run it as a server
   tap-rs status                         how the running ones are doing
+  tap-rs doctor                         what is wrong, and what mends it
 
 Every key of a config: docs/CONFIG.md";
 
@@ -60,6 +61,8 @@ pub enum Command {
     Check(ClientArgs),
     /// Say how the tap-rs that run on this machine are doing (as root)
     Status(StatusArgs),
+    /// Examine a config, this machine and the tunnel; say what is wrong and what mends it (as root)
+    Doctor(DoctorArgs),
     /// Show the frames of a NIC as they pass, and why those were dropped that were (as root)
     Capture(CaptureArgs),
     /// See a LAN, a client and a server at work on this machine (as root)
@@ -79,6 +82,22 @@ pub struct StatusArgs {
     /// Again every second, until it is interrupted
     #[arg(long, short)]
     pub watch: bool,
+}
+
+/// What to examine.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// A running tap-rs: the name of its config file, without `.toml` [default: the one that runs]
+    #[arg(value_name = "NAME", conflicts_with = "config")]
+    pub name: Option<String>,
+
+    /// A config file, whether or not it is running
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which frames to show, and how.

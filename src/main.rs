@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use tap_rs::cli::{Cli, Command, FileArgs};
 use tap_rs::commands::{self, Failure};
 use tap_rs::config::{Overrides, Role};
-use tap_rs::runtime::{self, capture, demo, status};
+use tap_rs::runtime::{self, capture, demo, doctor, status};
 use tap_rs::sys::wipe::Wiping;
 
 #[global_allocator]
@@ -34,6 +34,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Client(args)) => return start(&args.file, &args.overrides(Some(Role::Client))),
         Some(Command::Server(args)) => return start(&args, &args.overrides(Some(Role::Server))),
         Some(Command::Status(args)) => status::command(&args)?,
+        Some(Command::Doctor(args)) => return doctor::command(&args).map(ExitCode::from),
         Some(Command::Capture(args)) => capture::command(&args)?,
         Some(Command::Demo) => return Ok(show()),
         None => return start(&cli.run.file, &cli.run.overrides(None)),

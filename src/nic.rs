@@ -37,6 +37,7 @@ use std::io;
 use tracing::warn;
 
 pub use self::error::NicError;
+pub use self::macvtap::maker;
 use self::netlink::{Link, Netlink};
 pub use self::queue::Queue;
 use self::setup::Undo;

@@ -29,6 +29,7 @@ mod control;
 pub mod control_socket;
 mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod keeper;
 mod load;
 mod log;

@@ -22,6 +22,7 @@
     )
 )]
 
+pub mod features;
 pub mod landlock;
 pub mod netlink;
 pub mod packet;

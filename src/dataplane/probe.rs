@@ -50,7 +50,7 @@ pub struct Expected {
 /// What has become of a marked frame, for control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Ours has been handed to the socket.
+    /// Ours is on its way; the time is that of its start.
     Sent,
     /// The other end's has come, is in the NIC and on its way back: how long each took.
     Answered {
@@ -163,7 +163,8 @@ pub fn start(
         Ok(()) => Step::Sent,
         Err(reason) => Step::Dropped(reason),
     };
-    out.tell(Notice::Probe { key, token, step, at: clock() });
+    // Before it was sent: the other end may have it before this thread has its turn again.
+    out.tell(Notice::Probe { key, token, step, at: now });
 }
 
 /// The marked frame that leaves a NIC at this end, and what it counts.

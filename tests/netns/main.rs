@@ -8,6 +8,7 @@ mod common;
 mod capture;
 mod contract;
 mod demo;
+mod doctor;
 mod faults;
 mod forward;
 mod identity;

@@ -49,10 +49,10 @@ pub struct Proof {
     /// Why it was dropped at this end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// From this end's order to the socket, in microseconds.
+    /// From the order to the start, at this end, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub here_us: Option<u64>,
-    /// There and back between the two sockets.
+    /// Of that, what the other end does not account for: both ways through the network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_us: Option<u64>,
     /// At the other end, from its socket into its NIC.
@@ -61,7 +61,7 @@ pub struct Proof {
     /// At the other end, from its NIC to its socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_us: Option<u64>,
-    /// All of it from this end's socket until it was back.
+    /// All of it, from the start until it was back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trip_us: Option<u64>,
     /// The NIC's MTU at the other end.
