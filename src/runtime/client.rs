@@ -87,6 +87,8 @@ struct Session {
     public: PublicKey,
     /// Which advice was last given.
     advised: Option<bool>,
+    /// Why the server's name could not be resolved the last time.
+    unresolved: Option<String>,
 }
 
 impl Session {
@@ -134,6 +136,7 @@ impl Session {
             server: None,
             public,
             advised: None,
+            unresolved: None,
         })
     }
 
@@ -330,13 +333,25 @@ impl Session {
     fn handle_address(&mut self, now: Instant, address: std::io::Result<SocketAddr>) {
         match address {
             Ok(address) => {
+                self.unresolved = None;
                 let path = Path::new(address, None);
                 if self.server.replace(path.remote) != Some(path.remote) {
                     info!(server = %self.config.server, address = %path.remote, "trying to reach the server");
                 }
                 self.client.handle_address(now, path, ceiling(&path));
             }
-            Err(e) => warn!(server = %self.config.server, "cannot resolve the server's name: {e}"),
+            Err(e) => {
+                let why = e.to_string();
+                // Tried every few seconds, and said when it is new.
+                if self.unresolved.as_ref() != Some(&why) {
+                    warn!(
+                        server = %self.config.server,
+                        "cannot resolve the server's name: {why}; see that /etc/resolv.conf names a DNS server that \
+                         answers, or write the server's address in bind_addr"
+                    );
+                    self.unresolved = Some(why);
+                }
+            }
         }
     }
 

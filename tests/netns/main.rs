@@ -14,6 +14,7 @@ mod forward;
 mod identity;
 mod keeper;
 mod mistakes;
+mod newcomer;
 mod path;
 mod push;
 mod rekey;

@@ -123,8 +123,8 @@ fn clock(findings: &mut Findings) -> Result<(), Failure> {
     judge(SystemTime::now(), features::clock_is_kept(), findings)
 }
 
-/// 2026-01-01: this program is younger.
-const BORN: Duration = Duration::from_secs(1_767_225_600);
+/// 2025-01-01: this program is younger.
+const BORN: Duration = Duration::from_secs(1_735_689_600);
 
 /// 2100-01-01.
 const FAR: Duration = Duration::from_secs(4_102_444_800);
