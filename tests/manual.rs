@@ -63,10 +63,13 @@ fn the_synopsis_has_every_command_with_what_it_takes() {
         let name =
             if command.get_name() == "tap-rs" { String::new() } else { format!(" {}", command.get_name()) };
         let order = |arg: &&Arg| arg.is_positional();
+        let one = |arg: &Arg| match arg.is_required_set() {
+            true => format!(" {}", short(arg)),
+            false => format!(" [{}]", short(arg)),
+        };
         let (positional, options): (Vec<&Arg>, Vec<&Arg>) =
             command.get_arguments().filter(|a| is_own(a)).partition(order);
-        let words: String =
-            options.iter().chain(&positional).map(|arg| format!(" [{}]", short(arg))).collect();
+        let words: String = options.iter().chain(&positional).map(|arg| one(arg)).collect();
         format!("tap-rs{name}{words}")
     };
     let wanted: BTreeSet<String> = commands().iter().map(line).collect();

@@ -1,5 +1,7 @@
 //! Two workers, joined by UDP over the loopback device, each with a NIC that is really a socket pair.
 
+mod probe;
+
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::process::Command;
 
 use super::finding::Findings;
 use super::subject::{Subject, View};
@@ -206,6 +207,7 @@ fn leftovers(links: &Links, nics: &[View], findings: &mut Findings) -> Result<()
 
 /// What a server's kernel does with several NICs.
 fn sysctls(nics: &[View], runs: bool, findings: &mut Findings) -> Result<(), Failure> {
+    let rules = rules();
     let shared = |nic: &View| nics.iter().any(|other| other.name != nic.name && share(nic, other));
     for nic in nics.iter().filter(|_| runs) {
         let name = &nic.name;
@@ -220,7 +222,18 @@ fn sysctls(nics: &[View], runs: bool, findings: &mut Findings) -> Result<(), Fai
                 format!("`sysctl -w net.ipv4.conf.{name}.arp_ignore=1`, or see configs/sysctl.conf"),
             )?;
         }
-        if shared(nic) && v4("rp_filter") == Some(1) {
+        let routed = rules.as_ref().is_none_or(|rules| nic.addrs.iter().all(|(ip, _)| has_rule(rules, *ip)));
+        if shared(nic) && !routed {
+            let what = format!(
+                "{name} shares its subnet with other NICs and has no routing rule of its own: its answers leave by another"
+            );
+            findings.warn(
+                "sysctl",
+                what,
+                "edit and run configs/routing.sh, which makes a table for each NIC",
+            )?;
+        }
+        if shared(nic) && !routed && v4("rp_filter") == Some(1) {
             let what = format!(
                 "{name} drops what the route back to would leave by another NIC (rp_filter is 1, strict)"
             );
@@ -233,6 +246,23 @@ fn sysctls(nics: &[View], runs: bool, findings: &mut Findings) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+/// The routing rules of both families; `None` without `ip`.
+fn rules() -> Option<String> {
+    let of = |family: &str| {
+        let output = Command::new("ip").args([family, "rule"]).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    Some(of("-4")? + &of("-6").unwrap_or_default())
+}
+
+/// A rule is about what comes from this address.
+fn has_rule(rules: &str, ip: IpAddr) -> bool {
+    rules.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.find(|word| *word == "from").and(words.next()).is_some_and(|from| from == ip.to_string())
+    })
 }
 
 /// In one subnet.
