@@ -82,13 +82,10 @@ fn a_client_that_does_not_know_proofs_is_said_to_be_older_and_stays_undisturbed(
     let mut client = start(&lab, &python, "0x01", lab.public_key("server"), &["--tcp-port", &port]);
     // It has pulled its config, and now waits for these bytes.
     let (mut line, _) = listener.accept().unwrap();
-    let statuses = lab.server.exec(&[TAP_RS, "status"]);
-    let mine = statuses.lines().find(|line| line.contains(&format!("(pid {})", server.pid()))).unwrap();
-    let name = mine.split(':').next().unwrap();
-    let output = lab.server.try_exec(&[TAP_RS, "doctor", name]);
+    let output = lab.server.try_exec(&[TAP_RS, "doctor", &server.name()]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("tap0x0: site0 does not know marked frames: the other side is older"), "{said}");
-    line.write_all(&[7; 50_000]).unwrap();
+    line.write_all(&(0..=250).cycle().take(50_000).collect::<Vec<u8>>()).unwrap();
     drop(line);
     client.wait_for_log(&["ok suite=0x01"], PATIENCE);
     assert!(client.wait(PATIENCE).success());

@@ -5,27 +5,12 @@ use std::process::Command;
 
 use crate::common::frame::{arp_request, ethernet};
 use crate::common::lab::{Lab, SOON};
-use crate::common::ns::Ns;
 use crate::common::program::{Program, TAP_RS};
 use crate::needs_root;
 
-/// By which name a running one is asked.
-pub fn name_of(ns: &Ns, program: &Program) -> String {
-    let pid = format!("(pid {})", program.pid());
-    let end = std::time::Instant::now() + SOON;
-    loop {
-        let text = ns.exec(&[TAP_RS, "status"]);
-        if let Some(line) = text.lines().find(|line| line.contains(&pid)) {
-            return line.split(':').next().unwrap().to_owned();
-        }
-        assert!(std::time::Instant::now() < end, "{text}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-}
-
 /// A capture of the client's NIC that has begun.
 fn start(lab: &Lab, client: &Program, more: &[&str]) -> Program {
-    let name = name_of(&lab.server, client);
+    let name = client.name();
     let args = [&["capture", "mv0", &name][..], more].concat();
     let capture = Program::start(&lab.sites[0].client, &args);
     capture.wait_for_log(&["mv0", "times are UTC"], SOON);
@@ -90,7 +75,7 @@ fn a_capture_file_is_read_by_tcpdump() {
     let (_server, client) = lab.up_plain();
     let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
     let file = lab.dir().join("c.pcapng");
-    let name = name_of(&lab.server, &client);
+    let name = client.name();
     let args = ["capture", "mv0", &name, "-w", file.to_str().unwrap(), "-c", "4"];
     let mut capture = Program::start(&site.client, &args);
     let end = std::time::Instant::now() + SOON;
@@ -116,7 +101,7 @@ fn a_server_shows_its_taps() {
     let lab = Lab::new();
     let (server, _client) = lab.up_plain();
     let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
-    let name = name_of(&lab.server, &server);
+    let name = server.name();
     let capture = Program::start(&lab.server, &["capture", &nic.on_server, &name]);
     capture.wait_for_log(&["at the server"], SOON);
     site.lan.ping(nic.ip);
@@ -129,7 +114,7 @@ fn a_nic_that_is_not_there_is_said_with_those_there_are() {
     needs_root!();
     let lab = Lab::new();
     let (_server, client) = lab.up_plain();
-    let name = name_of(&lab.server, &client);
+    let name = client.name();
     let output = lab.server.try_exec(&[TAP_RS, "capture", "eth7", &name]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
@@ -142,7 +127,7 @@ fn a_reader_that_is_slow_loses_frames_of_its_own_and_delays_none() {
     let lab = Lab::new();
     let (_server, client) = lab.up_plain();
     let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
-    let name = name_of(&lab.server, &client);
+    let name = client.name();
     // Nobody reads the pipe, which holds 64 KiB.
     let (reader, writer) = std::io::pipe().unwrap();
     let mut command = site.client.command(TAP_RS);

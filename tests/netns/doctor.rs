@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::capture::name_of;
 use crate::common::capture::{drain, first};
 use crate::common::frame::ethernet;
 use crate::common::lab::{Edit, Lab, SESSION, SOON};
@@ -38,7 +37,7 @@ fn outcomes(found: &Value) -> Vec<String> {
 /// Both ends say all is well.
 fn up(lab: &Lab) -> (Program, Program, String, String) {
     let (server, client) = lab.up_plain();
-    let names = (name_of(&lab.server, &server), name_of(&lab.server, &client));
+    let names = (server.name(), client.name());
     (server, client, names.0, names.1)
 }
 
@@ -92,7 +91,7 @@ fn marked_frames_that_nobody_waits_for_are_dropped() {
     (0..20).for_each(|_| socket.send(&forged).unwrap());
     let end = Instant::now() + SOON;
     loop {
-        let text = lab.server.exec(&[TAP_RS, "status", &name_of(&lab.server, &client)]);
+        let text = lab.server.exec(&[TAP_RS, "status", &client.name()]);
         if text.contains("stray_probe 20") {
             break;
         }
@@ -112,7 +111,7 @@ fn a_hop_that_drops_is_named_with_its_counter() {
     server.wait_for_log(&["nic ready"], SOON);
     let client = lab.start_client(0, &Edit::default());
     client.wait_for_log(&["nic ready"], SOON);
-    let name = name_of(&lab.server, &client);
+    let name = client.name();
     let (found, status) = doctor(&lab.sites[0].client, &[&name]);
     assert_eq!(status, 4, "{found:#}");
     finding(&found, "broken", &["comes to", "dropped there", "60 bytes passes", "oversize+1"]);
@@ -126,7 +125,7 @@ fn without_a_session_the_proof_says_so_and_why() {
     let lab = Lab::new();
     let client = lab.start_client(0, &Edit::default());
     client.wait_for_log(&["no answer"], SOON);
-    let name = name_of(&lab.server, &client);
+    let name = client.name();
     let (found, status) = doctor(&lab.sites[0].client, &[&name]);
     assert_eq!(status, 4);
     finding(&found, "broken", &["nobody listens on UDP port 1234", "start the server"]);

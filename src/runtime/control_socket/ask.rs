@@ -50,22 +50,29 @@ pub enum AskError {
     Refused(String, String),
 }
 
-/// What the tap-rs of this name says, or all that run here, each with its name.
+/// What the tap-rs of this name says, or all that run here, each with its name. One of several that does not answer is told
+/// of, and keeps nobody from the others' answers.
 ///
 /// # Errors
 /// One sentence for whoever asked.
 pub fn ask_all(name: Option<&str>, request: &Request) -> Result<Vec<(String, Vec<u8>)>, AskError> {
-    let mut answers = Vec::new();
+    let (mut answers, mut mute) = (Vec::new(), None);
     for (name, path) in named(name)? {
         match exchange(&path, request) {
             Ok(document) => answers.push((name, document)),
             // Killed, or just ending.
             Err(e) if ENDED.contains(&e.kind()) => continue,
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(AskError::Forbidden),
-            Err(e) => return Err(AskError::Mute(name, e)),
+            Err(e) => mute = Some(AskError::Mute(name, e)),
         }
     }
-    if answers.is_empty() { Err(AskError::Nobody) } else { answers.into_iter().map(granted).collect() }
+    match (mute, answers.is_empty()) {
+        (Some(mute), true) => return Err(mute),
+        (None, true) => return Err(AskError::Nobody),
+        (Some(mute), false) => drop(writeln!(io::stderr(), "{mute}")),
+        (None, false) => {}
+    }
+    answers.into_iter().map(granted).collect()
 }
 
 /// What one tap-rs says: the one of this name, or the only one that runs here.
