@@ -158,6 +158,29 @@ fn addresses_and_links_that_do_not_belong_are_found_with_what_takes_them_away() 
 }
 
 #[test]
+fn a_narrow_path_is_noted() {
+    needs_root!();
+    let lab = Lab::new();
+    for ns in [&lab.server, &lab.sites[0].client] {
+        ns.ip("link set wan0 mtu 1280");
+    }
+    let (_s, _c, _, client) = up(&lab);
+    // Once the search for the path's size has had its time.
+    let end = Instant::now() + SOON * 2;
+    loop {
+        let (found, status) = doctor(&lab.sites[0].client, &[&client]);
+        if found["findings"].as_array().unwrap().iter().any(|f| f["check"] == "path") {
+            finding(&found, "note", &["datagrams of 12", "frames cross whole all the same"]);
+            return assert_eq!(
+                (status, &outcomes(&found)[..]),
+                (0, &["passed".to_owned(), "passed".into()][..])
+            );
+        }
+        assert!(Instant::now() < end, "{found:#}");
+    }
+}
+
+#[test]
 fn what_others_left_behind_is_found() {
     needs_root!();
     let lab = Lab::new();

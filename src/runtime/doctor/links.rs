@@ -11,6 +11,7 @@ use crate::commands::Failure;
 use crate::nic::netlink::{Link, Netlink};
 use crate::nic::{NicError, Side, maker};
 use crate::sys::process::is_like_us;
+use crate::types::OffloadMode;
 
 /// NICs that are spoken of one by one; of more, only what is wrong.
 const FEW: usize = 16;
@@ -38,6 +39,7 @@ pub fn examine(subject: &Subject, findings: &mut Findings) -> Result<(), Failure
             )?;
         }
     }
+    offloads(subject, findings)?;
     leftovers(&links, &nics, findings)?;
     if side == Side::Server {
         sysctls(&nics, subject.running.is_some(), findings)
@@ -188,6 +190,19 @@ fn addresses(links: &Links, nic: &View, side: Side, findings: &mut Findings) -> 
 
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// What the kernel leaves to us, and we to it.
+fn offloads(subject: &Subject, findings: &mut Findings) -> Result<(), Failure> {
+    let wanted = subject.config().is_some_and(|config| config.common().offload == OffloadMode::Auto);
+    for nic in subject.running.iter().flat_map(|s| &s.nics) {
+        if wanted && nic.state != "gone" && !nic.offload.contains("TCP") {
+            let what =
+                format!("{} has no offloads of TCP ({}): everything works, slower", nic.name, nic.offload);
+            findings.note("offload", what, "use a kernel from 2.6.27 on for TCP, from 6.2 on for UDP")?;
+        }
+    }
+    Ok(())
 }
 
 /// Macvtaps whose process has ended.

@@ -22,13 +22,36 @@ const RESOLVE: Duration = Duration::from_secs(6);
 const HELLOS: u32 = 3;
 const HELLO_GAP: Duration = Duration::from_millis(400);
 
+/// A path that carries less than this in a datagram is narrower than Ethernet with any common tunnel round it.
+const NARROW: u16 = 1380;
+
 /// Looks from this end.
 pub fn examine(subject: &Subject, findings: &mut Findings) -> Result<(), Failure> {
+    paths(subject, findings)?;
     if let Some(client) = subject.client() {
         return server_answers(subject, client, findings);
     }
     if let Some(server) = subject.server() {
         return port_is_ours(subject, server, findings);
+    }
+    Ok(())
+}
+
+/// How much the paths carry that there are.
+fn paths(subject: &Subject, findings: &mut Findings) -> Result<(), Failure> {
+    for peer in subject.running.iter().flat_map(|s| &s.peers) {
+        let settled = peer.handshake_age_s.is_some_and(|age| age > 5);
+        if let Some(bytes) = peer.datagram_bytes.filter(|bytes| settled && *bytes < NARROW) {
+            let what = format!(
+                "the path to {} carries datagrams of {bytes} bytes only: frames cross whole all the same, in more parts",
+                peer.name
+            );
+            findings.note(
+                "path",
+                what,
+                "look for a link with a small MTU on the way: `tracepath` names it",
+            )?;
+        }
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ pub fn examine(subject: &Subject, findings: &mut Findings) -> Result<(), Failure
                     c.server
                 ),
                 Config::Server(s) => format!(
-                    "a server with {} clients; its keys are there, closed to others, and not mixed up",
+                    "a server, clients: {}; its keys are there, closed to others, and not mixed up",
                     s.clients.len()
                 ),
             };
