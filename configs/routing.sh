@@ -1,7 +1,8 @@
 #!/bin/sh
 # Policy routing for several NICs in one subnet, by hand: one routing table for each NIC, so that what comes in
-# by a NIC is answered by the same one. Run it on the server, as root, after each start of tap-rs: the routes go with
-# the taps.
+# by a NIC is answered by the same one. With routing = "auto", the default, tap-rs does this itself for addresses with a
+# prefix length; this is for routing = "none", and for bare addresses as in the original. Run it on the server, as
+# root, after each start of tap-rs: the routes go with the taps.
 #
 #   configs/routing.sh add        configs/routing.sh del
 set -eu

@@ -19,6 +19,7 @@ mod nic;
 mod raw;
 mod report;
 mod server;
+mod stack;
 mod suggest;
 
 use std::io::{self, ErrorKind, Read};

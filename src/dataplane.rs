@@ -62,6 +62,7 @@ mod uplink;
 mod worker;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,7 +73,7 @@ use crate::metrics::NicCounters;
 use crate::nic::{Queue, VNET_HEADER_LEN};
 use crate::policy::Contract;
 use crate::proto::session::{Lane, Opener};
-use crate::types::{NicId, Path};
+use crate::types::{MacAddr, NicId, Path};
 
 /// A NIC's queue, as control names it to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,6 +114,14 @@ pub enum Command {
         contract: Box<Contract>,
         /// As in `AddNic`.
         reply_arp: bool,
+    },
+    /// From now on nothing passes a NIC, either way, and its LAN is listened to: who there has one of its addresses is
+    /// told by one `Notice::Claimed`. Or it passes again.
+    Hold {
+        /// Which NIC.
+        key: NicKey,
+        /// Nothing passes.
+        on: bool,
     },
     /// Writes frames of control's own out of a NIC.
     Announce {
@@ -252,6 +261,15 @@ pub enum Notice {
         step: Step,
         /// When.
         at: Instant,
+    },
+    /// Somebody on the LAN of a NIC that is held back has one of its addresses.
+    Claimed {
+        /// Which NIC.
+        key: NicKey,
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        mac: MacAddr,
     },
     /// A queue has died and been closed.
     NicDead {

@@ -116,6 +116,8 @@ drop_reasons! {
     /// A frame that is marked as `tap-rs doctor` marks its own, and that nobody waits for.
     StrayProbe = "stray_probe",
     // -- this box
+    /// The NIC is not up yet: its LAN has not been heard on whether its addresses are free.
+    NotLive = "not_live",
     /// There is no session to send on.
     NoSession = "no_session",
     /// The NIC took no more frames, or is down.

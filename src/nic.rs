@@ -26,24 +26,33 @@
 mod error;
 pub mod events;
 mod macvtap;
+mod mend;
 pub mod netlink;
+pub mod netns;
 mod queue;
+mod routing;
 mod setup;
+pub mod sysctl;
 mod tap;
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 
 use tracing::warn;
 
 pub use self::error::NicError;
 pub use self::macvtap::maker;
-use self::netlink::{Link, Netlink};
+use self::netlink::{Address, Link, Netlink};
 pub use self::queue::Queue;
+use self::routing::SourceRoutes;
+pub use self::routing::sweep as sweep_rules;
 use self::setup::Undo;
+use self::sysctl::Sysctl;
+use crate::sys::netlink::NetlinkSocket;
 use crate::sys::process::is_like_us;
 pub use crate::sys::tun::{Offloads, VNET_HEADER_LEN};
-use crate::types::{MacAddr, NicMode, NicName, NicSpec, OffloadMode};
+use crate::types::{MacAddr, NetnsName, NicAddr, NicMode, NicName, NicSpec, NicStack, OffloadMode};
 
 /// Largest super-frame in bytes that our interfaces are handed, so that one of them, cut into datagrams with their
 /// headers and tags, is one train of at most 65,507 bytes. A macvtap may still read larger ones, which others on
@@ -74,6 +83,8 @@ pub struct NicRequest {
     pub configure: bool,
     /// Whether super-frames may pass.
     pub offload: OffloadMode,
+    /// A server's: its routes, and the namespace that it lives in.
+    pub stack: NicStack,
 }
 
 /// An interface that is ours while this lives. Closing or dropping it puts everything back.
@@ -90,12 +101,21 @@ pub struct Nic {
     /// A tap's queue, to set its carrier with.
     tap: Option<File>,
     undo: Vec<Undo>,
+    source_routes: SourceRoutes,
+    /// Addresses that are not the NIC's, and that people have been told of.
+    told: Vec<(IpAddr, u8)>,
 }
 
 /// Opens the character devices behind interfaces.
 pub trait Devices {
-    /// A new `/dev/net/tun`, nonblocking.
-    fn tun(&self) -> io::Result<File>;
+    /// A new `/dev/net/tun`, nonblocking, whose interface will be in this network namespace.
+    fn tun(&self, netns: Option<&NetnsName>) -> io::Result<File>;
+
+    /// A socket for requests to a network namespace, which is made where there is none of that name.
+    fn netlink(&self, netns: &NetnsName) -> io::Result<NetlinkSocket>;
+
+    /// The file of a setting for an interface, or for `all`.
+    fn sysctl(&self, netns: Option<&NetnsName>, key: Sysctl, interface: &str) -> io::Result<File>;
 
     /// The device of a macvtap, nonblocking.
     fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File>;
@@ -109,8 +129,16 @@ pub trait Devices {
 pub struct Here;
 
 impl Devices for Here {
-    fn tun(&self) -> io::Result<File> {
-        tap::open_device()
+    fn tun(&self, netns: Option<&NetnsName>) -> io::Result<File> {
+        self.inside(netns, tap::open_device)
+    }
+
+    fn netlink(&self, netns: &NetnsName) -> io::Result<NetlinkSocket> {
+        self.inside(Some(netns), NetlinkSocket::open)
+    }
+
+    fn sysctl(&self, netns: Option<&NetnsName>, key: Sysctl, interface: &str) -> io::Result<File> {
+        self.inside(netns, || key.open(interface))
     }
 
     fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File> {
@@ -119,6 +147,14 @@ impl Devices for Here {
 
     fn runs(&self, process: u32) -> bool {
         is_like_us(process)
+    }
+}
+
+impl Here {
+    fn inside<T>(&self, netns: Option<&NetnsName>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let Some(netns) = netns else { return work() };
+        let netns = netns::open_or_make(netns, true, std::process::id(), is_like_us)?;
+        netns::within(&netns, work)
     }
 }
 
@@ -136,7 +172,14 @@ pub fn open_with(
     request: &NicRequest,
     queues: usize,
 ) -> Result<(Nic, Vec<Queue>), NicError> {
-    let netlink = Netlink::open().map_err(NicError::Netlink)?;
+    let netlink = match &request.stack.netns {
+        Some(netns) => devices.netlink(netns).map(Netlink::from).map_err(|error| NicError::Netns {
+            name: request.spec.name.clone(),
+            netns: netns.clone(),
+            error,
+        })?,
+        None => Netlink::open().map_err(NicError::Netlink)?,
+    };
     let (mut nic, files, link) = match request.mode {
         NicMode::Tap => tap::open(netlink, devices, request, queues.clamp(1, 256))?,
         NicMode::Macvtap => macvtap::open(netlink, devices, request, queues.clamp(1, 256))?,
@@ -151,16 +194,38 @@ pub fn open_with(
         .collect::<io::Result<_>>()
         .map_err(|error| NicError::queue(&request.spec.name, "prepare a queue of", error))?;
     nic.offloads = queues.first().map_or(Offloads::NONE, Queue::offloads);
-    nic.configure(request, &link)?;
+    nic.configure(devices, request, &link)?;
     Ok((nic, queues))
 }
 
+/// What is to be undone where a process ends without putting an interface back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// The interface's number.
+    pub index: u32,
+    /// It is a client's.
+    pub client: bool,
+    /// Its routing table.
+    pub table: Option<u32>,
+    /// Settings, and what they were before.
+    pub sysctls: Vec<(Sysctl, u8)>,
+}
+
 /// Deals with an interface whose process has ended without putting it back: removes it where that process (its
-/// number) made it, and sets it down where it is a client's, which must not speak for anybody without a session.
+/// number) made it, and sets it down where it is a client's, which must not speak for anybody without a session. Its
+/// routes, rules and settings are undone. In the network namespace that the calling thread is in.
 /// Gives a sentence about what it did, `None` where there was nothing to do: it is gone, down, or another's by now.
-pub fn abandon(index: u32, client: bool, process: u32) -> Result<Option<String>, NicError> {
+pub fn abandon(traces: &Traces, process: u32) -> Result<Option<String>, NicError> {
     let mut netlink = Netlink::open().map_err(NicError::Netlink)?;
+    if let Some(table) = traces.table {
+        routing::abandon(&mut netlink, table)?;
+    }
+    let (index, client) = (traces.index, traces.client);
     let Some(link) = netlink.link(index)? else { return Ok(None) };
+    for (key, before) in &traces.sysctls {
+        // An interface without IPv6 has not the settings of it either.
+        let _ = key.open(&link.name).and_then(|file| sysctl::write(&file, *before));
+    }
     if link.alias.as_deref() == Some(macvtap::mark(process).as_str()) {
         netlink.delete_link(&link)?;
         return Ok(Some(format!("{} is removed", link.name)));
@@ -170,6 +235,12 @@ pub fn abandon(index: u32, client: bool, process: u32) -> Result<Option<String>,
     }
     netlink.set_up(&link, false)?;
     Ok(Some(format!("{} is set down", link.name)))
+}
+
+/// An interface of this number is there and goes with the last descriptor on it, as a tap does.
+pub fn is_passing(index: u32) -> io::Result<bool> {
+    let link = Netlink::open()?.link(index).map_err(|e| io::Error::other(e.to_string()))?;
+    Ok(link.is_some_and(|link| link.kind.as_deref() == Some("tun") && !link.persistent))
 }
 
 impl Nic {
@@ -184,6 +255,8 @@ impl Nic {
             netlink,
             tap: None,
             undo: if created { vec![Undo::Link] } else { Vec::new() },
+            source_routes: SourceRoutes::default(),
+            told: Vec::new(),
         }
     }
 
@@ -200,6 +273,25 @@ impl Nic {
     /// Tap or macvtap.
     pub fn mode(&self) -> NicMode {
         self.mode
+    }
+
+    /// What would be left of us on this box without [`Nic::close`].
+    pub fn traces(&self, side: Side) -> Traces {
+        let sysctl = |undo: &Undo| match undo {
+            Undo::Sysctl { key, before, .. } => Some((*key, *before)),
+            _ => None,
+        };
+        Traces {
+            index: self.index,
+            client: side == Side::Client,
+            table: self.source_routes.table,
+            sysctls: self.undo.iter().filter_map(sysctl).collect(),
+        }
+    }
+
+    /// The routing table that it has to itself.
+    pub fn table(&self) -> Option<u32> {
+        self.source_routes.table
     }
 
     /// We made it, and shall remove it.
@@ -231,6 +323,14 @@ impl Nic {
         if up { self.warn_of_idle_parent() } else { Ok(()) }
     }
 
+    /// One of these addresses that this box itself has, on which other interface.
+    pub fn address_elsewhere(&mut self, addrs: &[NicAddr]) -> Result<Option<(IpAddr, String)>, NicError> {
+        let all = self.netlink.all_addresses()?;
+        let other = |a: &&Address| a.index != self.index && addrs.iter().any(|own| own.ip == a.ip);
+        let Some(found) = all.iter().find(other) else { return Ok(None) };
+        Ok(self.netlink.link(found.index)?.map(|link| (found.ip, link.name)))
+    }
+
     /// Puts a tap's cable in or out: a server's NIC without a session says so to its own programs. A macvtap has
     /// its parent's.
     pub fn set_carrier(&mut self, on: bool) -> Result<(), NicError> {
@@ -246,6 +346,7 @@ impl Nic {
 
 impl Drop for Nic {
     fn drop(&mut self) {
+        self.remove_routes();
         while let Some(undo) = self.undo.pop() {
             match undo.apply(self) {
                 Err(e) if !e.is_missing() => warn!(nic = %self.name, "{e}"),

@@ -29,12 +29,13 @@
 
 pub mod arp;
 mod budget;
+mod claim;
 mod nd;
 mod owner;
 mod strict;
 mod tunnel;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::metrics::DropReason;
@@ -165,6 +166,12 @@ impl Contract {
     /// name of the NIC itself or of a third station. A probe (RFC 5227) is answered, which defends the address.
     pub fn reply_arp(&self, frame: &[u8]) -> Option<[u8; arp::REPLY_LEN]> {
         arp::reply(&self.owner, frame)
+    }
+
+    /// Another station of the LAN says in this frame that it has one of the NIC's addresses: which, and what its MAC is.
+    /// Frames of the NIC's own MAC never say that.
+    pub fn claimed_by_other(&self, head: &[u8], total: usize) -> Option<(IpAddr, MacAddr)> {
+        claim::by_other(&self.owner, head, total)
     }
 
     /// What holds for both directions and for bridges too: length, at most one tag, a source that one station

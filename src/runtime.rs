@@ -93,5 +93,12 @@ fn rules(config: &Config) -> keeper::Rules {
         Config::Client(client) => client.script.clone(),
         Config::Server(_) => ScriptPolicy::Never,
     };
-    keeper::Rules { script, pid: config.common().daemon.as_ref().map(|d| d.pid.clone()) }
+    let netns = match config {
+        Config::Client(_) => Vec::new(),
+        Config::Server(server) => {
+            let nics = server.clients.iter().flat_map(|client| &client.nics);
+            nics.filter_map(|nic| nic.stack.netns.clone()).collect()
+        }
+    };
+    keeper::Rules { script, netns, pid: config.common().daemon.as_ref().map(|d| d.pid.clone()) }
 }

@@ -13,9 +13,13 @@
     )
 )]
 
+mod stack;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+
+pub use self::stack::{NetnsName, NicStack, Routing};
 
 /// Why a text is not a value of one of these types. Displays as one sentence that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,7 @@ use tap_rs::nic::{GSO_MAX_SIZE, Nic, NicError, NicRequest, Queue, Side, VNET_HEA
 use tap_rs::sys::poll::{self, Epoll, Interest};
 use tap_rs::sys::udp::{RecvBatch, UdpSocket, path_mtu_hint};
 use tap_rs::sys::{process, tun};
-use tap_rs::types::{MacAddr, Mtu, NicMode, NicName, NicSpec, OffloadMode, Path as UdpPath};
+use tap_rs::types::{MacAddr, Mtu, NicMode, NicName, NicSpec, NicStack, OffloadMode, Path as UdpPath};
 
 /// A network namespace; it lives as long as this or a thread in it.
 struct Netns(File);
@@ -68,6 +68,7 @@ fn request(nic: &str, mode: NicMode, side: Side) -> NicRequest {
         side,
         configure: true,
         offload: OffloadMode::Auto,
+        stack: NicStack::default(),
     }
 }
 
@@ -393,9 +394,9 @@ fn addresses_and_routes_are_told_of() {
         let eth0 = nl.link("eth0").unwrap().unwrap().index;
         let mut events = Events::open().unwrap();
         nl.add_address(eth0, "10.9.0.7".parse().unwrap(), 24).unwrap();
-        wait_for(&mut events, |e| *e == Event::AddressChanged);
+        wait_for(&mut events, |e| *e == Event::AddressChanged { index: eth0 });
         nl.delete_address(eth0, "10.9.0.7".parse().unwrap(), 24).unwrap();
-        wait_for(&mut events, |e| *e == Event::RouteChanged);
+        wait_for(&mut events, |e| *e == Event::RouteChanged { index: Some(eth0), gone: true });
         // More than the socket's buffer holds.
         for i in 0..5000u32 {
             nl.set_mtu(eth0, 1000 + i % 2).unwrap();
@@ -431,6 +432,7 @@ fn routes_and_rules_come_and_go() {
             table: None,
             source: Some(ip("10.9.0.7")),
             metric: None,
+            ours: false,
         };
         let far = Route {
             to: Prefix { ip: ip("fd77::"), len: 32 },
@@ -453,8 +455,9 @@ fn routes_and_rules_come_and_go() {
             assert!(nl.delete_route(&route).unwrap_err().is_missing());
         }
         for from in [Prefix::host(ip("10.9.0.7")), Prefix { ip: ip("fd09::"), len: 64 }] {
-            let rule = Rule { from, table: 1000, priority: Some(500) };
+            let rule = Rule { from, table: 1000, priority: Some(500), ours: true };
             nl.add_rule(&rule).unwrap();
+            assert!(nl.rules().unwrap().contains(&rule));
             assert_eq!(nl.add_rule(&rule).unwrap_err().errno(), Some(libc::EEXIST));
             nl.delete_rule(&rule).unwrap();
             assert!(nl.delete_rule(&rule).unwrap_err().is_missing());

@@ -31,7 +31,9 @@ use tap_rs::proto::activity::Activity;
 use tap_rs::proto::session::{Keys, establish};
 use tap_rs::sys::process;
 use tap_rs::sys::udp::UdpSocket;
-use tap_rs::types::{MacAddr, Mtu, NicId, NicMode, NicName, NicRules, NicSpec, OffloadMode, Path, Suite};
+use tap_rs::types::{
+    MacAddr, Mtu, NicId, NicMode, NicName, NicRules, NicSpec, NicStack, OffloadMode, Path, Suite,
+};
 
 const MAC: MacAddr = MacAddr([0xbe, 0x17, 0xdd, 0x5c, 0x07, 0x17]);
 
@@ -93,7 +95,8 @@ impl End {
         let spec = NicSpec { name: name(ifname), mac: MAC, addrs, mtu: Mtu::DEFAULT };
         let contract = Box::new(Contract::new(&spec, NicRules::default()));
         let parent = (mode == NicMode::Macvtap).then(|| name("eth0"));
-        let request = NicRequest { spec, mode, parent, side, configure: true, offload };
+        let request =
+            NicRequest { spec, mode, parent, side, configure: true, offload, stack: NicStack::default() };
         let (mut nic, mut queues) = open(&request, 1).unwrap();
         nic.set_up(true).unwrap();
         let socket = UdpSocket::bind(own.parse().unwrap(), false).unwrap();

@@ -60,7 +60,8 @@ fn the_keeper_runs_no_script_that_its_own_policy_does_not_allow() {
     let text = format!("touch {}", proof.display());
     let policies = [ScriptPolicy::Never, ScriptPolicy::Pinned(vec![[7; 32]]), ScriptPolicy::Any];
     // As in the program: all of them before the first runtime.
-    let keepers = policies.map(|script| keeper::start(Rules { script, pid: None }).unwrap());
+    let keepers =
+        policies.map(|script| keeper::start(Rules { script, netns: Vec::new(), pid: None }).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (keeper, runs) in keepers.iter().zip([false, false, true]) {
         let script = Script { bytes: text.as_bytes(), limit: Duration::from_secs(10) };

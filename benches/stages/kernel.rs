@@ -58,6 +58,7 @@ impl Tap {
             side: Side::Server,
             configure: true,
             offload: OffloadMode::Auto,
+            stack: Default::default(),
         };
         let (mut nic, mut queues) = nic::open(&request, 1).unwrap();
         nic.set_up(true).unwrap();

@@ -13,8 +13,9 @@ use super::Overrides;
 use super::address::ServerAddr;
 use super::check::{Check, span, switch};
 use super::common::{Common, common, mtu, nic_mode, seconds};
-use super::nic::{NicClaims, nic, parent};
+use super::nic::{NicClaims, nic, parent, rules};
 use super::raw::{self, File, Nic, Server};
+use super::stack::misplaced_on_client;
 
 /// Most NICs that one client may ever have.
 pub const NICS_MAX: u16 = 1024;
@@ -38,6 +39,8 @@ pub struct ClientConfig {
     pub nics: NicSource,
     /// Whether the client answers ARP requests for its NICs by itself.
     pub reply_arp: bool,
+    /// Whether a NIC from the server first asks the LAN who else has its addresses.
+    pub probe: bool,
     /// Which scripts of the server's may run here, as root.
     pub script: ScriptPolicy,
     /// How long a script may run: 1 s to 1 h.
@@ -69,6 +72,8 @@ pub struct ClientNic {
     pub rules: NicRules,
     /// What its macvtap is created on if there is none of that name.
     pub parent: Option<NicName>,
+    /// Whether it first asks the LAN who else has its addresses.
+    pub probe: bool,
 }
 
 /// Which AEAD the client offers.
@@ -102,6 +107,8 @@ pub struct Limits {
     pub parents: Vec<NicName>,
     /// Which MTUs it may set, in bytes: within 576 to 9000.
     pub mtu: RangeInclusive<u16>,
+    /// How strictly the contract is applied here to the NICs that come from it, which say nothing of that themselves.
+    pub rules: NicRules,
 }
 
 impl Limits {
@@ -141,6 +148,7 @@ pub(super) fn client(check: &mut Check<'_>, file: &File, overrides: &Overrides) 
         mode,
         nics,
         reply_arp: switch(&file.reply_arp, false),
+        probe: switch(&file.probe, true),
         script,
         script_timeout,
         limits,
@@ -153,6 +161,10 @@ fn note_server_keys(check: &mut Check<'_>, file: &File) {
     check.misplaced(
         &file.suites,
         "`suites` is the server's; a client writes suite = \"auto\", \"aes\" or \"chacha\"",
+    );
+    check.misplaced(
+        &file.routing,
+        "`routing` is for the server's file: the client's interfaces have no addresses, and route nothing",
     );
     check.misplaced(
         &file.clients,
@@ -196,12 +208,14 @@ fn local_nics(check: &mut Check<'_>, file: &File, mode: NicMode, mtu: Mtu) -> Ni
         note_server_nic_keys(check, table.get_ref());
         let (spec, rules) = nic(check, &mut claims, table, mtu)?;
         let parent = parent(check, table.get_ref(), default_parent.as_ref(), &spec.name);
-        Some(ClientNic { spec, rules, parent })
+        let probe = switch(&table.get_ref().probe, switch(&file.probe, true));
+        Some(ClientNic { spec, rules, parent, probe })
     });
     NicSource::Local(nics.collect())
 }
 
 fn note_server_nic_keys(check: &mut Check<'_>, raw: &Nic) {
+    misplaced_on_client(check, raw);
     check.misplaced(
         &raw.client_ifname,
         "`client_ifname` is for the server's file; on the client write `ifname`",
@@ -347,7 +361,8 @@ fn limits(check: &mut Check<'_>, file: &File) -> Limits {
             Err(e) => check.notes.error(text.span(), e.to_string()),
         }
     }
-    Limits { max_nics, parents, mtu: least..=most }
+    let rules = rules(check, &raw.bridge, &raw.vlan, &raw.strict, &raw.broadcast_pps);
+    Limits { max_nics, parents, mtu: least..=most, rules }
 }
 
 #[cfg(test)]

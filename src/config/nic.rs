@@ -8,7 +8,7 @@ use crate::types::{MacAddr, Mtu, NicAddr, NicName, NicRules, NicSpec};
 
 use super::check::{Check, Claims, switch};
 use super::common::mtu;
-use super::raw::Nic;
+use super::raw::{Nic, Number, Switch};
 
 /// Most addresses of one NIC.
 pub const ADDRS_MAX: usize = 16;
@@ -32,7 +32,7 @@ pub(super) fn nic(
     default_mtu: Mtu,
 ) -> Option<(NicSpec, NicRules)> {
     let raw = table.get_ref();
-    let rules = rules(check, raw);
+    let rules = rules(check, &raw.bridge, &raw.vlan, &raw.strict, &raw.broadcast_pps);
     let mtu = mtu(check, &raw.mtu, default_mtu);
     let addrs = addresses(check, claims, table, rules, mtu);
     let mac = mac(check, claims, table);
@@ -136,17 +136,19 @@ fn refuse_ipv6_on_small_mtu(check: &mut Check<'_>, addrs: &[NicAddr], mtu: Mtu, 
     }
 }
 
-fn rules(check: &mut Check<'_>, raw: &Nic) -> NicRules {
+/// How strictly the contract is applied, from the keys of a NIC or of `[limits]`.
+pub(super) fn rules(
+    check: &mut Check<'_>,
+    bridge: &Switch,
+    vlan: &Switch,
+    strict: &Switch,
+    broadcast_pps: &Number,
+) -> NicRules {
     let default = NicRules::default();
     NicRules {
-        bridge: switch(&raw.bridge, default.bridge),
-        vlan: switch(&raw.vlan, default.vlan),
-        strict: switch(&raw.strict, default.strict),
-        broadcast_pps: check.number(
-            "broadcast_pps",
-            &raw.broadcast_pps,
-            1..=1_000_000,
-            default.broadcast_pps,
-        ),
+        bridge: switch(bridge, default.bridge),
+        vlan: switch(vlan, default.vlan),
+        strict: switch(strict, default.strict),
+        broadcast_pps: check.number("broadcast_pps", broadcast_pps, 1..=1_000_000, default.broadcast_pps),
     }
 }

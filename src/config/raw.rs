@@ -65,9 +65,11 @@ table! {
         script: Text,
         script_sha256: Texts,
         script_timeout: Number,
+        probe: Switch,
         limits: Option<Spanned<Limits>>,
         // new, server
         suites: Texts,
+        routing: Text,
         clients: Tables<Client>,
     }
 }
@@ -89,6 +91,10 @@ table! {
         parents: Texts,
         min_mtu: Number,
         max_mtu: Number,
+        bridge: Switch,
+        vlan: Switch,
+        strict: Switch,
+        broadcast_pps: Number,
     }
 }
 
@@ -116,6 +122,9 @@ table! {
         client_ifname: Text,
         client_parent: Text,
         configure: Switch,
+        gateway: Option<Spanned<OneOrMany>>,
+        netns: Text,
+        probe: Switch,
         bridge: Switch,
         vlan: Switch,
         strict: Switch,

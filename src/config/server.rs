@@ -8,7 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use crate::keys::PublicKey;
-use crate::types::{Mtu, NicMode, NicName, NicRules, NicSpec, Suite};
+use crate::types::{Mtu, NicMode, NicName, NicRules, NicSpec, NicStack, Routing, Suite};
 
 use super::Overrides;
 use super::address::bind_address;
@@ -17,6 +17,7 @@ use super::client::{Limits, NICS_MAX, server_section};
 use super::common::{Common, common, mtu, nic_mode};
 use super::nic::{ADDRS_MAX, NicClaims, nic, parent};
 use super::raw::{self, File, Nic, Server, Text};
+use super::stack::{routing, stack};
 
 /// Longest message of NICs and script that can be pushed to a client, in bytes.
 pub const PUSH_MAX: usize = 1 << 20;
@@ -80,6 +81,8 @@ pub struct ServerNic {
     pub client_parent: Option<NicName>,
     /// Whether MAC, addresses and MTU are applied to the server's interface.
     pub configure: bool,
+    /// Its routes, and the namespace that it lives in.
+    pub stack: NicStack,
 }
 
 /// Checks a file as a server's.
@@ -93,6 +96,7 @@ pub(super) fn server(check: &mut Check<'_>, file: &File, overrides: &Overrides) 
     let bind = bind(check, file);
     let defaults = Defaults {
         mode,
+        routing: routing(check, file, mode),
         mtu: mtu(check, &file.mtu, Mtu::DEFAULT),
         parent: check.parse(&file.parent),
         client_mode: nic_mode(check, "client_tap_mode", &file.client_tap_mode),
@@ -110,9 +114,12 @@ pub(super) fn server(check: &mut Check<'_>, file: &File, overrides: &Overrides) 
     Some(ServerConfig { common: common?, bind: bind?, suites, mode, clients, files })
 }
 
+const PROBE: &str = "`probe` is for the client's file: it is the client that asks the LAN";
+
 /// What a client has where it says nothing else.
 struct Defaults {
     mode: NicMode,
+    routing: Routing,
     mtu: Mtu,
     parent: Option<NicName>,
     client_mode: Option<NicMode>,
@@ -140,6 +147,7 @@ fn note_client_keys(check: &mut Check<'_>, file: &File, overrides: &Overrides) {
         "`use_remote_config` is for the client's file; the server always offers its config",
     );
     check.unused(&file.reply_arp, "`reply_arp` is for the client's file; not used here");
+    check.misplaced(&file.probe, PROBE);
     if let Some(server) = file.server.as_ref().map(Spanned::get_ref) {
         let message = "in the server's file this would be its own key, which `private_key` gives already; remove the line";
         check.misplaced(&server.public_key, message);
@@ -329,7 +337,9 @@ fn server_nic(
     let at = span(&raw.client_ifname).or(span(&raw.ifname)).unwrap_or_else(|| table.span());
     check.claim(client_names, "on the client, the interface name", client_name.as_str(), at);
     let configure = switch(&raw.configure, true);
-    Some(ServerNic { spec, rules, parent, client_name, client_parent, configure })
+    check.misplaced(&raw.probe, PROBE);
+    let stack = stack(check, raw, &spec, (defaults.mode, defaults.routing));
+    Some(ServerNic { spec, rules, parent, client_name, client_parent, configure, stack })
 }
 
 /// The script of `[server]`, which every client gets that has none of its own. As in the original, a file

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keys::PrivateKey;
-use crate::types::{NicMode, OffloadMode, Suite};
+use crate::types::{NicMode, NicRules, NicStack, OffloadMode, Suite};
+
+#[path = "tests/stack.rs"]
+mod stack;
 
 /// A folder with the keys that the files below name, and the placeholders that stand for them.
 struct Fixture {
@@ -101,7 +104,10 @@ fn a_small_client_gets_the_defaults() {
         (3, 10, 60)
     );
     assert_eq!((c.suite, c.script, c.reply_arp), (SuiteChoice::Auto, ScriptPolicy::Never, false));
-    assert_eq!(c.limits, Limits { max_nics: 64, parents: vec![], mtu: 576..=9000 });
+    assert_eq!(
+        c.limits,
+        Limits { max_nics: 64, parents: vec![], mtu: 576..=9000, rules: NicRules::default() }
+    );
     let NicSource::Local(nics) = c.nics else { panic!() };
     assert_eq!(nics.len(), 1);
     assert_eq!(nics[0].spec.mtu.bytes(), 1500);

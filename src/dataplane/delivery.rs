@@ -225,6 +225,9 @@ impl From<DropReason> for Refused {
 #[inline]
 fn check(nic: &mut Nic, frame: &Frame<'_>, side: Side, now: Instant) -> Result<(), DropReason> {
     let &Frame { head, total, offload, .. } = frame;
+    if nic.hold.is_some() {
+        return Err(DropReason::NotLive);
+    }
     match side {
         Side::Client => nic.contract.host_to_lan(now, head, total, offload),
         Side::Server => nic.contract.lan_to_host(now, head, total, offload),

@@ -48,12 +48,23 @@ pub struct Nic {
     pub counters: Arc<NicCounters>,
     /// ARP requests for its addresses are answered here.
     pub reply_arp: bool,
+    /// Nothing passes yet; its LAN is listened to.
+    pub hold: Option<Hold>,
     /// How long the next frame is likely to be.
     pub length: usize,
     /// Who looks at its frames; mostly nobody.
     pub captures: Vec<Capture>,
     /// Marked frames that it waits for.
     pub expected: Vec<Expected>,
+}
+
+/// A NIC that is held back until it is known that its addresses are free.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold {
+    /// The NIC itself.
+    pub key: NicKey,
+    /// Control has been told that one is not.
+    pub told: bool,
 }
 
 /// A peer.

@@ -88,7 +88,7 @@ impl Uplink {
                 Err(e) => return Turn::Dead(e),
             };
             nic.length = total.max(nic.length.saturating_sub(nic.length / 8));
-            let checked = self.check(nic, &vnet, total, can_send, out.side, now);
+            let checked = self.check(nic, &vnet, total, can_send, out, now);
             if !nic.captures.is_empty() {
                 self.show(nic, &vnet, total, &checked, out.side);
             }
@@ -119,13 +119,17 @@ impl Uplink {
         vnet: &VnetHeader,
         total: usize,
         can_send: bool,
-        side: Side,
+        out: &Outside,
         now: Instant,
     ) -> Result<Option<Offload>, DropReason> {
         if total > MAX_FRAME {
             return Err(DropReason::Oversize);
         }
         let head = self.batch.head(total);
+        if nic.hold.is_some() {
+            listen(nic, head, total, out);
+            return Err(DropReason::NotLive);
+        }
         if nic.reply_arp && answer_arp(nic, head) {
             return Ok(None);
         }
@@ -134,7 +138,7 @@ impl Uplink {
             Err(_) => self.batch.with_whole(total, |frame| Offload::from_kernel(vnet, frame))?,
         };
         let head = self.batch.head(total);
-        match side {
+        match out.side {
             Side::Client => nic.contract.lan_to_host(now, head, total, offload)?,
             Side::Server => nic.contract.host_to_lan(now, head, total, offload)?,
         }
@@ -184,7 +188,7 @@ impl Uplink {
             scatter(&frame, places);
             Ok(())
         });
-        let checked = self.check(nic, &vnet, total, peer.can_send(), out.side, now);
+        let checked = self.check(nic, &vnet, total, peer.can_send(), out, now);
         nic.show(&frame, out.side, false, Fate::Probe);
         match checked {
             // What else could be wrong with it has been asked before.
@@ -259,6 +263,15 @@ fn scatter(frame: &[u8], places: &mut [io::IoSliceMut<'_>]) {
             place.copy_from_slice(here);
         }
         rest = behind;
+    }
+}
+
+/// Looks for whoever has an address of a NIC that is held back.
+#[cold]
+fn listen(nic: &mut Nic, head: &[u8], total: usize, out: &Outside) {
+    let Some(hold) = nic.hold.as_mut().filter(|hold| !hold.told) else { return };
+    if let Some((ip, mac)) = nic.contract.claimed_by_other(head, total) {
+        hold.told = out.tell(Notice::Claimed { key: hold.key, ip, mac });
     }
 }
 

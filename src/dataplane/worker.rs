@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::capture::Fate;
 use super::downlink::Downlink;
 use super::outside::Outside;
-use super::tables::{Nic, OwnedLane, Session, Tables};
+use super::tables::{Hold, Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
 use super::{Command, NicKey, Notice, VNET_NONE, capture, clock, probe};
 use crate::metrics::WorkerCounters;
@@ -221,6 +221,7 @@ impl Worker {
                     contract: *contract,
                     counters,
                     reply_arp,
+                    hold: None,
                     length: FIRST_LENGTH,
                     captures: Vec::new(),
                     expected: Vec::new(),
@@ -230,6 +231,11 @@ impl Worker {
             Command::UpdateNic { key, contract, reply_arp } => {
                 if let Some(nic) = self.tables.nics.get_mut(&key) {
                     (nic.contract, nic.reply_arp) = (*contract, reply_arp);
+                }
+            }
+            Command::Hold { key, on } => {
+                if let Some(nic) = self.tables.nics.get_mut(&key) {
+                    nic.hold = on.then_some(Hold { key, told: false });
                 }
             }
             Command::Announce { key, frames } => {

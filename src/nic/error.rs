@@ -3,7 +3,7 @@
 use std::io;
 
 use super::netlink::NetlinkError;
-use crate::types::{Mtu, NicMode, NicName};
+use crate::types::{Mtu, NetnsName, NicMode, NicName};
 
 /// An interface could not be had. Displays as one sentence that says how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,17 @@ pub enum NicError {
     /// There is no connection to the kernel's routing tables.
     #[error("cannot open a netlink socket: {0}")]
     Netlink(#[source] io::Error),
+    /// The namespace that it is to live in cannot be had.
+    #[error("cannot put {name} into the network namespace {netns}: {error}")]
+    Netns {
+        /// The NIC.
+        name: NicName,
+        /// Its namespace.
+        netns: NetnsName,
+        /// What went wrong.
+        #[source]
+        error: io::Error,
+    },
     /// The kernel refused a change.
     #[error(transparent)]
     Refused(#[from] NetlinkError),

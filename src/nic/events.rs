@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use super::netlink::{Link, ROOM, messages};
+use super::netlink::{Address, Link, ROOM, Route, messages};
 use crate::sys::netlink::NetlinkSocket;
 
 /// Something has changed.
@@ -23,9 +23,22 @@ pub enum Event {
         name: String,
     },
     /// An address has come or gone.
-    AddressChanged,
+    AddressChanged {
+        /// The number of the interface that it is on.
+        index: u32,
+    },
     /// A route has come or gone.
-    RouteChanged,
+    RouteChanged {
+        /// The number of the one interface that it leads to.
+        index: Option<u32>,
+        /// It is no more.
+        gone: bool,
+    },
+    /// A rule that chooses routing tables has come or gone.
+    RuleChanged {
+        /// It is no more.
+        gone: bool,
+    },
     /// Events have been lost: look at everything again ([`super::netlink::Netlink::links`]).
     Overrun,
 }
@@ -37,19 +50,24 @@ pub struct Events {
     waiting: VecDeque<Event>,
 }
 
-const GROUPS: [libc::c_uint; 5] = [
+// linux/rtnetlink.h; the libc crate has them on some targets only.
+const RTNLGRP_IPV4_RULE: libc::c_uint = 8;
+const RTNLGRP_IPV6_RULE: libc::c_uint = 19;
+
+const GROUPS: [libc::c_uint; 7] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV6_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
     libc::RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV4_RULE,
+    RTNLGRP_IPV6_RULE,
 ];
 
 impl Events {
     /// Subscribes, in the network namespace that the calling thread is in.
     pub fn open() -> io::Result<Self> {
-        let socket = NetlinkSocket::listen(&GROUPS)?;
-        Ok(Self { socket, room: vec![0; ROOM].into(), waiting: VecDeque::new() })
+        Ok(listener()?.into())
     }
 
     /// The next event; `None`: nothing more has happened.
@@ -66,14 +84,32 @@ impl Events {
     }
 }
 
+/// A socket that hears of events in the network namespace that the calling thread is in.
+pub fn listener() -> io::Result<NetlinkSocket> {
+    NetlinkSocket::listen(&GROUPS)
+}
+
+impl From<NetlinkSocket> for Events {
+    /// Of the network namespace that the socket was opened in; see [`listener`].
+    fn from(socket: NetlinkSocket) -> Self {
+        Self { socket, room: vec![0; ROOM].into(), waiting: VecDeque::new() }
+    }
+}
+
 fn to_event(kind: u16, body: &[u8]) -> Option<Event> {
     match kind {
         libc::RTM_NEWLINK => Link::parse(body).map(Event::LinkNew),
         libc::RTM_DELLINK => {
             Link::parse(body).map(|Link { index, name, .. }| Event::LinkGone { index, name })
         }
-        libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Event::AddressChanged),
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => Some(Event::RouteChanged),
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+            Address::parse(body).map(|a| Event::AddressChanged { index: a.index })
+        }
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            let index = Route::parse(body).and_then(|route| route.interface);
+            Some(Event::RouteChanged { index, gone: kind == libc::RTM_DELROUTE })
+        }
+        libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Event::RuleChanged { gone: kind == libc::RTM_DELRULE }),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ mod address;
 mod link;
 mod message;
 mod route;
+mod rule;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -16,7 +17,8 @@ pub use self::address::Address;
 pub use self::link::{Link, LinkRef, MacvlanMode};
 pub(super) use self::message::messages;
 use self::message::{Message, Parsed};
-pub use self::route::{Prefix, Route, Rule};
+pub use self::route::{OURS, Prefix, Route};
+pub use self::rule::Rule;
 use crate::sys::netlink::NetlinkSocket;
 
 /// A connection to the routing tables of one network namespace.
@@ -49,7 +51,7 @@ pub(super) const ROOM: usize = 32 * 1024;
 impl Netlink {
     /// Connects to the network namespace that the calling thread is in, for good: the thread may move on.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { socket: NetlinkSocket::open()?, sequence: 0, room: vec![0; ROOM].into() })
+        Ok(NetlinkSocket::open()?.into())
     }
 
     /// Asks for a change and waits until it is made.
@@ -94,6 +96,13 @@ impl Netlink {
                 }
             }
         }
+    }
+}
+
+impl From<NetlinkSocket> for Netlink {
+    /// Connected to the network namespace that the socket was opened in.
+    fn from(socket: NetlinkSocket) -> Self {
+        Self { socket, sequence: 0, room: vec![0; ROOM].into() }
     }
 }
 

@@ -1,15 +1,14 @@
 //! Giving an interface what its NIC has, and remembering how to put it back.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 
 use tracing::{debug, info, warn};
 
 use super::macvtap::mtu_too_large;
 use super::netlink::{Link, NetlinkError};
-use super::{GSO_MAX_SIZE, Nic, NicError, NicRequest, Side};
-use crate::types::{MacAddr, NicAddr, NicMode, NicName};
+use super::sysctl::{self, Sysctl};
+use super::{Devices, GSO_MAX_SIZE, Nic, NicError, NicRequest, Side};
+use crate::types::{MacAddr, NicAddr, NicMode};
 
 /// One thing to put back.
 #[derive(Debug)]
@@ -24,7 +23,12 @@ pub(super) enum Undo {
     Mtu(u32),
     NoAllMulticast,
     GsoMaxSize(u32),
-    Ipv6On(File),
+    /// Give a setting of the kernel's its value back.
+    Sysctl {
+        key: Sysctl,
+        file: File,
+        before: u8,
+    },
 }
 
 impl Undo {
@@ -38,8 +42,8 @@ impl Undo {
             Self::Mtu(mtu) => netlink.set_mtu(link, mtu),
             Self::NoAllMulticast => netlink.set_all_multicast(link, false),
             Self::GsoMaxSize(bytes) => netlink.set_gso_max_size(link, bytes),
-            Self::Ipv6On(switch) => {
-                let _ = switch.write_all_at(b"0", 0);
+            Self::Sysctl { file, before, .. } => {
+                let _ = sysctl::write(&file, before);
                 Ok(())
             }
         }
@@ -47,7 +51,12 @@ impl Undo {
 }
 
 impl Nic {
-    pub(super) fn configure(&mut self, request: &NicRequest, link: &Link) -> Result<(), NicError> {
+    pub(super) fn configure(
+        &mut self,
+        devices: &dyn Devices,
+        request: &NicRequest,
+        link: &Link,
+    ) -> Result<(), NicError> {
         self.limit_super_frames(link);
         if !request.configure {
             info!(nic = %self.name, "used as it is: configure = false");
@@ -58,7 +67,7 @@ impl Nic {
         }
         match request.side {
             Side::Client => self.configure_client(request, link),
-            Side::Server => self.configure_server(request, link),
+            Side::Server => self.configure_server(devices, request, link),
         }
     }
 
@@ -80,7 +89,12 @@ impl Nic {
         self.warn_of_addresses()
     }
 
-    fn configure_server(&mut self, request: &NicRequest, link: &Link) -> Result<(), NicError> {
+    fn configure_server(
+        &mut self,
+        devices: &dyn Devices,
+        request: &NicRequest,
+        link: &Link,
+    ) -> Result<(), NicError> {
         match self.mode {
             NicMode::Tap => {
                 self.apply_mac(request.spec.mac, link)?;
@@ -100,47 +114,19 @@ impl Nic {
             self.set_up(true)?;
             self.remember(Undo::Down);
         }
+        if let (NicMode::Tap, Err(e)) = (self.mode, self.set_routes(devices, request)) {
+            // The NIC is of use without.
+            warn!(
+                nic = %self.name,
+                "its own routing table could not be set up, and another NIC may answer in its place: {e}; write routing = \
+                 \"none\" to do without"
+            );
+        }
         Ok(())
     }
 
-    /// Gives the interface back what somebody else has changed since, and says what that was. `up`: how a client's link is
-    /// to be; a server's is always up.
-    pub fn mend(&mut self, request: &NicRequest, up: bool) -> Result<Vec<&'static str>, NicError> {
-        let Some(link) = self.netlink.link(self.index)? else { return Ok(Vec::new()) };
-        let (mut mended, who) = (Vec::new(), (self.index, &self.name));
-        if !request.configure {
-            return Ok(mended);
-        }
-        let up = up || request.side == Side::Server;
-        // First down, then the rest, and up last: nothing is to be heard of it half-way.
-        if link.is_up() && !up {
-            self.netlink.set_up(who, false)?;
-            mended.push("its link, which was set up without a session");
-        }
-        if link.mac.is_some_and(|mac| mac != self.mac) {
-            self.netlink.set_mac(who, self.mac)?;
-            mended.push("its MAC");
-        }
-        let mtu = u32::from(request.spec.mtu.bytes());
-        if link.mtu != mtu {
-            self.netlink.set_mtu(who, mtu)?;
-            mended.push("its MTU");
-        }
-        if !link.is_up() && up {
-            self.netlink.set_up(who, true)?;
-            mended.push("its link, which was set down");
-        }
-        if (request.side, self.mode) == (Side::Server, NicMode::Tap) {
-            // IPv6 addresses go with the link.
-            for addr in request.spec.addrs.iter().filter(|a| a.prefix.is_some()) {
-                self.apply_address(*addr)?;
-            }
-        }
-        Ok(mended)
-    }
-
     /// An interface that we made goes as a whole.
-    fn remember(&mut self, undo: Undo) {
+    pub(super) fn remember(&mut self, undo: Undo) {
         if !self.created {
             self.undo.push(undo);
         }
@@ -197,44 +183,41 @@ impl Nic {
         Ok(())
     }
 
-    fn apply_address(&mut self, addr: NicAddr) -> Result<(), NicError> {
+    /// True where it did not have the address.
+    pub(super) fn apply_address(&mut self, addr: NicAddr) -> Result<bool, NicError> {
         let Some(prefix) = addr.prefix else {
             info!(
                 nic = %self.name,
                 "{addr} has no prefix length and is left to you: write one (ip = \"{addr}/24\"), or run `ip addr add {addr}/24 dev {}`",
                 self.name
             );
-            return Ok(());
+            return Ok(false);
         };
         let has = |a: &super::netlink::Address| (a.ip, a.prefix) == (addr.ip, prefix);
         if self.netlink.addresses(self.index)?.iter().any(has) {
-            return Ok(());
+            return Ok(false);
         }
         self.netlink.add_address(self.index, addr.ip, prefix)?;
         self.remember(Undo::Address(addr, prefix));
-        Ok(())
+        Ok(true)
     }
 
     /// The client's kernel must claim no address, not even a link-local one.
     fn keep_ipv6_off(&mut self) -> Result<(), NicError> {
         // Fails where there is no IPv6, and where /proc/sys is read-only, as in many containers.
-        let Ok(switch) = ipv6_switch(&self.name) else {
+        let Ok(switch) = Sysctl::DisableIpv6.open(self.name.as_str()) else {
             return match self.netlink.set_no_link_local((self.index, &self.name)) {
                 Err(e) if e.errno() == Some(libc::EAFNOSUPPORT) => Ok(()),
                 other => Ok(other?),
             };
         };
-        let mut before = [b'1'];
-        let read = switch.read_at(&mut before, 0);
-        if read.is_ok() && before == *b"0" {
-            switch.write_all_at(b"1", 0).map_err(|e| NicError::queue(&self.name, "switch off IPv6 on", e))?;
-            self.remember(Undo::Ipv6On(switch));
-        }
-        Ok(())
+        self.change_sysctl(Sysctl::DisableIpv6, switch, |now| (now == 0).then_some(1))
+            .map_err(|e| NicError::queue(&self.name, "switch off IPv6 on", e))
     }
 
     fn warn_of_addresses(&mut self) -> Result<(), NicError> {
         for a in self.netlink.addresses(self.index)? {
+            self.told.push((a.ip, a.prefix));
             warn!(
                 nic = %self.name,
                 "{} has the address {}/{}: this box's own kernel will answer for it, and nothing will reach the server; run `ip addr flush dev {}`",
@@ -269,10 +252,4 @@ impl Nic {
 fn unused_mac() -> MacAddr {
     let [a, b, c, d, e] = rand::random();
     MacAddr([0xfe, a, b, c, d, e])
-}
-
-/// The file with which IPv6 is switched off. Open, it stays with this very interface.
-fn ipv6_switch(name: &NicName) -> io::Result<File> {
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-    File::options().read(true).write(true).open(path)
 }

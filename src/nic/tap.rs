@@ -21,7 +21,7 @@ pub(super) fn open(
         return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Tap });
     }
     let files = (0..queues)
-        .map(|_| attach(devices, name, queues > 1, before.is_some()))
+        .map(|_| attach(devices, request, queues > 1, before.is_some()))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|e| explain(name, queues, e))?;
     let link = match netlink.link(name)? {
@@ -38,8 +38,9 @@ pub(super) fn open_device() -> io::Result<File> {
     tun::open(Path::new("/dev/net/tun"))
 }
 
-fn attach(devices: &dyn Devices, name: &NicName, many: bool, exists: bool) -> io::Result<File> {
-    let file = devices.tun()?;
+fn attach(devices: &dyn Devices, request: &NicRequest, many: bool, exists: bool) -> io::Result<File> {
+    let name = &request.spec.name;
+    let file = devices.tun(request.stack.netns.as_ref())?;
     match tun::attach_tap(&file, name.as_str(), many) {
         // It was made for several queues, of which we take one.
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) && exists && !many => {

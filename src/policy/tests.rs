@@ -1,6 +1,7 @@
 //! One test for each rule and direction, and what holds for all frames.
 
 mod any_frame;
+mod claim;
 mod to_host;
 mod to_lan;
 

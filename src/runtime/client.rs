@@ -37,7 +37,7 @@ use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
 use crate::sys::udp::UdpSocket;
-use crate::types::{Path, Suite};
+use crate::types::{NicStack, Path, Suite};
 use crate::wire::control::{Control, PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
@@ -197,7 +197,7 @@ impl Session {
         }
         if self.nics_down.take_if(|t| now >= *t).is_some() {
             warn!("the server does not answer: NICs down");
-            self.ports.set_live(&mut self.plane, SERVER, None);
+            self.ports.set_live(now, &mut self.plane, SERVER, None);
         }
     }
 
@@ -219,7 +219,7 @@ impl Session {
                 } else {
                     debug!("session renewed");
                 }
-                self.go_live(path.remote);
+                self.go_live(now, path.remote);
                 self.next_report.get_or_insert(now);
             }
             Event::Silent => {
@@ -229,14 +229,14 @@ impl Session {
             Event::Answers => {
                 info!(server = %self.config.server, "the server answers again");
                 if let Some(server) = self.server {
-                    self.go_live(server);
+                    self.go_live(now, server);
                 }
             }
             Event::Bye => info!(server = %self.config.server, "session ended: the server has stopped"),
             Event::Lost => {
                 warn!(server = %self.config.server, "no session");
                 (self.nics_down, self.next_report) = (None, None);
-                self.ports.set_live(&mut self.plane, SERVER, None);
+                self.ports.set_live(now, &mut self.plane, SERVER, None);
             }
             Event::Resolve { greeted } => {
                 self.advise(greeted);
@@ -277,10 +277,15 @@ impl Session {
         }
     }
 
-    fn go_live(&mut self, server: SocketAddr) {
+    fn go_live(&mut self, now: Instant, server: SocketAddr) {
         self.nics_down = None;
         self.server = Some(server);
-        self.ports.set_live(&mut self.plane, SERVER, Some((any_like(server, self.local.port()), server)));
+        self.ports.set_live(
+            now,
+            &mut self.plane,
+            SERVER,
+            Some((any_like(server, self.local.port()), server)),
+        );
     }
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
@@ -306,6 +311,10 @@ impl Session {
                 self.probes(now, |probes, cx| probes.handle_step((key, token), step, at, cx));
                 Ok(())
             }
+            Notice::Claimed { key, ip, mac } => {
+                self.ports.handle_claim(now, &self.plane, key, (ip, mac));
+                Ok(())
+            }
             Notice::WorkerDead { error } => {
                 return Err(Failure::Refused(format!("the data plane has ended: {error}")));
             }
@@ -327,7 +336,7 @@ impl Session {
             }
             self.client.handle_network_change(now);
         }
-        self.ports.handle_links(now, &mut self.plane, events);
+        self.ports.handle_links(now, &mut self.plane, None, events);
     }
 
     fn handle_address(&mut self, now: Instant, address: std::io::Result<SocketAddr>) {
@@ -488,9 +497,11 @@ fn local_nics(config: &ClientConfig) -> Vec<Wanted> {
                 side: Side::Client,
                 configure: true,
                 offload: config.common.offload,
+                stack: NicStack::default(),
             },
             rules: nic.rules,
             reply_arp: config.reply_arp,
+            probe: nic.probe,
         })
         .collect()
 }

@@ -1,7 +1,9 @@
 //! What both control loops wait for besides the workers: signals, link events, and a time.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::unix::AsyncFd;
@@ -61,17 +63,26 @@ pub struct LinkEvents {
 impl LinkEvents {
     /// Subscribes in this thread's network namespace.
     pub fn new() -> io::Result<Self> {
-        let events = Events::open()?;
+        Self::of(Events::open()?)
+    }
+
+    /// Of another namespace.
+    pub fn of(events: Events) -> io::Result<Self> {
         let ready = await_readable(events.as_fd().try_clone_to_owned()?)?;
         Ok(Self { events, ready })
     }
 
     /// What has happened since the last time, at least one thing.
     pub async fn next(&mut self) -> Vec<Event> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// The same, as a step of a future.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Event>> {
         loop {
-            let Ok(mut ready) = self.ready.readable().await else {
+            let Ok(mut ready) = ready!(self.ready.poll_read_ready(cx)) else {
                 // The reactor is gone, and with it whoever waits.
-                return std::future::pending().await;
+                return Poll::Pending;
             };
             let mut events = Vec::new();
             while let Ok(Some(event)) = self.events.poll() {
@@ -79,7 +90,7 @@ impl LinkEvents {
             }
             ready.clear_ready();
             if !events.is_empty() {
-                return events;
+                return Poll::Ready(events);
             }
         }
     }

@@ -7,13 +7,15 @@
 //!     └──▶ the tunnel: CAP_NET_ADMIN and nothing else
 //! ```
 //!
-//! It does four things and checks each itself: it opens the devices of taps and macvtaps; it runs a pushed script if
-//! *its* copy of the policy allows that, in a child; it has a child without any rights resolve a name; and when the
-//! line to it breaks, however the tunnel came to its end, it takes down what must not stay up.
+//! It does five things and checks each itself: it opens the devices of taps and macvtaps; it makes network namespaces for
+//! them, and opens there what the tunnel needs; it runs a pushed script if *its* copy of the policy allows that, in a
+//! child; it has a child without any rights resolve a name; and when the line to it breaks, however the tunnel came to
+//! its end, it takes down what must not stay up.
 //!
 //! The line is a pair of sockets. Questions are answered one by one, at once; what takes longer goes on in a child with
 //! a line of its own.
 
+mod question;
 mod serve;
 
 use std::fs::File;
@@ -25,15 +27,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tracing::info;
+use tracing::{debug, info};
 
+use self::question::{Guarded, Question, name};
 use super::script::{self, Outcome, Script, ScriptError};
 use crate::config::ScriptPolicy;
+use crate::nic::events::Events;
+use crate::nic::sysctl::Sysctl;
 use crate::nic::{Devices, Nic, Side};
+use crate::sys::netlink::NetlinkSocket;
 use crate::sys::process::{Copy, split};
 use crate::sys::script::sealed_memfd;
 use crate::sys::unix::Messages;
-use crate::types::NicName;
+use crate::types::{NetnsName, NicName};
 
 /// Longest question and answer, in bytes.
 const ROOM: usize = 512;
@@ -43,6 +49,8 @@ const ROOM: usize = 512;
 pub struct Rules {
     /// Which scripts may run.
     pub script: ScriptPolicy,
+    /// Which network namespaces of others may be entered.
+    pub netns: Vec<NetnsName>,
     /// The pid file, to be removed at the end.
     pub pid: Option<PathBuf>,
 }
@@ -63,31 +71,6 @@ pub fn start(rules: Rules) -> io::Result<Keeper> {
     }
 }
 
-/// What is asked, by its first byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Question {
-    /// `/dev/net/tun`.
-    Tun = b't',
-    /// A macvtap's device: number, name.
-    Macvtap = b'm',
-    /// To look after an interface: number, 1 for a client's.
-    Guard = b'g',
-    /// Not to any more: number.
-    Release = b'r',
-    /// Whether a process is one of ours: number.
-    Runs = b'l',
-    /// To run a script: limit in milliseconds; with its text and a line.
-    Script = b's',
-    /// To resolve a name: port, name; with a line.
-    Resolve = b'd',
-}
-
-impl Question {
-    const ALL: [Self; 7] =
-        [Self::Tun, Self::Macvtap, Self::Guard, Self::Release, Self::Runs, Self::Script, Self::Resolve];
-}
-
 impl Keeper {
     /// One that has ended.
     #[cfg(test)]
@@ -96,15 +79,29 @@ impl Keeper {
     }
 
     /// From now on takes the interface down, or away, when this process ends without having put it back.
-    pub fn guard(&self, nic: &Nic, side: Side) -> io::Result<()> {
-        let [a, b, c, d] = nic.index().to_ne_bytes();
-        self.ask(Question::Guard, &[a, b, c, d, u8::from(side == Side::Client)], &[]).map(drop)
+    pub fn guard(&self, nic: &Nic, netns: Option<&NetnsName>, side: Side) -> io::Result<()> {
+        let guarded = Guarded { netns: netns.cloned(), traces: nic.traces(side) };
+        self.ask(Question::Guard, &guarded.bytes(), &[]).map(drop)
     }
 
     /// The interface has been put back, or is gone.
-    pub fn release(&self, index: u32) {
+    pub fn release(&self, index: u32, netns: Option<&NetnsName>) {
+        let question = [&index.to_ne_bytes()[..], &name(netns.map(NetnsName::as_str))].concat();
         // A keeper that is gone has nothing to be told.
-        let _ = self.ask(Question::Release, &index.to_ne_bytes(), &[]);
+        let _ = self.ask(Question::Release, &question, &[]);
+    }
+
+    /// What happens in a network namespace.
+    pub fn events(&self, netns: &NetnsName) -> io::Result<Events> {
+        let socket = self.open(Question::Events, &name(Some(netns.as_str())))?;
+        Ok(NetlinkSocket::from(OwnedFd::from(socket)).into())
+    }
+
+    /// Removes the network namespaces that killed processes have left. Tells of each in the log.
+    pub fn sweep(&self) {
+        if let Err(e) = self.ask(Question::Sweep, &[], &[]) {
+            debug!("nobody looks for old namespaces: {e}");
+        }
     }
 
     /// Has a script run to its end or its limit, and logs what it says. Dropped, it ends the script.
@@ -159,21 +156,39 @@ impl Keeper {
         let gone = || io::Error::other("the keeper has ended; restart tap-rs");
         let line = self.line.as_ref().ok_or_else(gone)?;
         line.send(&[&[question as u8], rest].concat(), fds)?;
-        match line.recv(&mut [0; ROOM])? {
-            ([], _) => Err(gone()),
-            ([0], fds) => Ok(fds),
-            ([_, a, b, c, d, text @ ..], _) => Err(match i32::from_ne_bytes([*a, *b, *c, *d]) {
-                0 => io::Error::other(String::from_utf8_lossy(text).into_owned()),
-                errno => io::Error::from_raw_os_error(errno),
-            }),
-            _ => Err(ErrorKind::InvalidData.into()),
-        }
+        answer(line)
+    }
+}
+
+/// The descriptors of an answer, or what was refused.
+fn answer(line: &Messages) -> io::Result<Vec<OwnedFd>> {
+    match line.recv(&mut [0; ROOM])? {
+        ([], _) => Err(io::Error::other("the keeper has ended; restart tap-rs")),
+        ([0], fds) => Ok(fds),
+        ([_, a, b, c, d, text @ ..], _) => Err(match i32::from_ne_bytes([*a, *b, *c, *d]) {
+            0 => io::Error::other(String::from_utf8_lossy(text).into_owned()),
+            errno => io::Error::from_raw_os_error(errno),
+        }),
+        _ => Err(ErrorKind::InvalidData.into()),
     }
 }
 
 impl Devices for Keeper {
-    fn tun(&self) -> io::Result<File> {
-        self.open(Question::Tun, &[])
+    fn tun(&self, netns: Option<&NetnsName>) -> io::Result<File> {
+        self.open(Question::Tun, &name(netns.map(NetnsName::as_str)))
+    }
+
+    fn netlink(&self, netns: &NetnsName) -> io::Result<NetlinkSocket> {
+        let socket = self.open(Question::Netlink, &name(Some(netns.as_str())))?;
+        Ok(OwnedFd::from(socket).into())
+    }
+
+    fn sysctl(&self, netns: Option<&NetnsName>, key: Sysctl, interface: &str) -> io::Result<File> {
+        if netns.is_none() {
+            return key.open(interface);
+        }
+        let netns = name(netns.map(NetnsName::as_str));
+        self.open(Question::Sysctl, &[&[key as u8][..], &netns, interface.as_bytes()].concat())
     }
 
     fn macvtap(&self, name: &NicName, index: u32) -> io::Result<File> {

@@ -131,6 +131,11 @@ impl Plane {
         self.all(|| Command::UpdateNic { key: nic, contract: Box::new(contract.clone()), reply_arp });
     }
 
+    /// Lets nothing pass a NIC, or all that may.
+    pub fn hold(&self, nic: NicKey, on: bool) {
+        self.all(|| Command::Hold { key: nic, on });
+    }
+
     /// Sends frames out of a NIC.
     pub fn announce(&self, nic: NicKey, frames: Vec<Vec<u8>>) {
         if let Some(worker) = self.workers.first() {

@@ -6,31 +6,37 @@
 //!     └────────────────┘
 //! ```
 //!
+//! A client's NIC goes up when its LAN has been asked who else has its addresses ([`probe`]).
+//!
 //! [`Ports::set`] takes the whole list each time. What stays as it was is not touched.
 
+mod live;
 mod place;
+mod port;
+mod probe;
+mod spaces;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 pub use self::place::Place;
+use self::port::{Port, State};
+use self::probe::{Holder, Who};
+use self::spaces::Spaces;
 use super::keeper::Keeper;
-use super::plane::{NicSetup, Plane};
+use super::plane::Plane;
 use super::status::model;
 use crate::dataplane::NicKey;
-use crate::metrics::{Flow, NicCounters};
+use crate::metrics::Flow;
 use crate::nic::events::Event;
-use crate::nic::{self, Nic, NicError, NicRequest, Queue, Side};
-use crate::policy::Contract;
+use crate::nic::{self, Nic, NicError, NicRequest};
 use crate::proto::output::PeerId;
-use crate::types::{NicId, NicName, NicRules};
-use crate::wire::announce::announcement;
+use crate::types::{MacAddr, NetnsName, NicId, NicRules};
 use crate::wire::control::NicReport;
 
 /// How often a NIC that is gone is tried again.
@@ -49,36 +55,40 @@ pub struct Wanted {
     pub rules: NicRules,
     /// Answer ARP requests for it here.
     pub reply_arp: bool,
-}
-
-enum State {
-    /// Open. The queues are here until the NIC has its number, then a worker has them, under the key.
-    Here { nic: Nic, queues: Vec<Queue>, key: Option<NicKey> },
-    /// Its interface is gone.
-    Gone { next: Instant },
-}
-
-struct Port {
-    wanted: Wanted,
-    counters: Arc<NicCounters>,
-    state: State,
-    up: bool,
-    /// When its interface is to be looked at: somebody may have changed it.
-    look: Option<Instant>,
+    /// Ask the LAN who else has its addresses before it goes up.
+    pub probe: bool,
 }
 
 /// All NICs.
 pub struct Ports {
-    keeper: Rc<Keeper>,
     ports: Vec<Port>,
+    spaces: Spaces,
     live: HashSet<PeerId>,
     tunnels: HashMap<PeerId, (SocketAddr, SocketAddr)>,
+    /// Dropped last: it cleans up what it finds.
+    keeper: Rc<Keeper>,
 }
 
 impl Ports {
     /// None so far. Their devices are opened by the keeper, which also sees that none stays up when we are gone.
     pub fn new(keeper: Rc<Keeper>) -> Self {
-        Self { keeper, ports: Vec::new(), live: HashSet::new(), tunnels: HashMap::new() }
+        Self {
+            keeper,
+            ports: Vec::new(),
+            spaces: Spaces::default(),
+            live: HashSet::new(),
+            tunnels: HashMap::new(),
+        }
+    }
+
+    /// Removes what killed servers have left of themselves on this box: rules without routes, and empty namespaces.
+    pub fn sweep(&self) {
+        self.keeper.sweep();
+        match nic::sweep_rules() {
+            Ok(0) => {}
+            Ok(count) => info!(count, "removed routing rules that a killed tap-rs has left"),
+            Err(e) => warn!("{e}"),
+        }
     }
 
     /// These NICs and no others. Those that cannot be opened are tried again later; the first error comes back too.
@@ -103,12 +113,18 @@ impl Ports {
                 }
             }
         }
-        self.settle(plane);
+        self.settle(now, plane);
         first
     }
 
     /// A peer has a session now, or has none any more. `tunnel`: where its datagrams go from and to.
-    pub fn set_live(&mut self, plane: &mut Plane, peer: PeerId, tunnel: Option<(SocketAddr, SocketAddr)>) {
+    pub fn set_live(
+        &mut self,
+        now: Instant,
+        plane: &mut Plane,
+        peer: PeerId,
+        tunnel: Option<(SocketAddr, SocketAddr)>,
+    ) {
         match tunnel {
             Some(tunnel) => {
                 self.live.insert(peer);
@@ -120,7 +136,7 @@ impl Ports {
                 self.live.remove(&peer);
             }
         }
-        self.settle(plane);
+        self.settle(now, plane);
     }
 
     /// A worker has given up a queue.
@@ -131,9 +147,27 @@ impl Ports {
         }
     }
 
-    /// Something happened to interfaces.
-    pub fn handle_links(&mut self, now: Instant, plane: &mut Plane, events: &[Event]) {
-        for port in &mut self.ports {
+    /// Somebody on a NIC's LAN has one of its addresses.
+    pub fn handle_claim(&mut self, now: Instant, plane: &Plane, key: NicKey, (ip, mac): (IpAddr, MacAddr)) {
+        if let Some(port) = self.ports.iter_mut().find(|port| port.key() == Some(key)) {
+            port.yield_to(now, plane, Holder { ip, who: Who::Lan(mac) });
+        }
+    }
+
+    /// What happens in the namespaces that NICs live in. Safe to drop and to call again.
+    pub async fn next_events(&mut self) -> (NetnsName, Vec<Event>) {
+        self.spaces.next().await
+    }
+
+    /// Something happened to interfaces, in the program's own namespace or in this one.
+    pub fn handle_links(
+        &mut self,
+        now: Instant,
+        plane: &mut Plane,
+        netns: Option<&NetnsName>,
+        events: &[Event],
+    ) {
+        for port in self.ports.iter_mut().filter(|port| port.netns() == netns) {
             let Some(index) = port.nic().map(Nic::index) else { continue };
             let gone = events.iter().any(|e| match e {
                 Event::LinkGone { index: i, .. } => *i == index,
@@ -143,7 +177,15 @@ impl Ports {
             if gone && !port.is_there() {
                 port.lose(now, &self.keeper, plane);
             }
-            if events.iter().any(|e| matches!(e, Event::LinkNew(link) if link.index == index)) {
+            let concerns = |e: &Event| match e {
+                Event::LinkNew(link) => link.index == index,
+                Event::AddressChanged { index: i } => *i == index,
+                Event::RouteChanged { index: i, gone } => *gone && *i == Some(index),
+                Event::RuleChanged { gone } => *gone,
+                Event::Overrun => true,
+                Event::LinkGone { .. } => false,
+            };
+            if events.iter().any(concerns) {
                 port.look.get_or_insert(now);
             }
         }
@@ -154,13 +196,13 @@ impl Ports {
         }
     }
 
-    /// When a NIC that is gone is to be tried again.
+    /// When something is to be tried again, looked at or asked.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let next = |port: &Port| match port.state {
+        let gone = |port: &Port| match port.state {
             State::Gone { next } => Some(next),
             _ => None,
         };
-        self.ports.iter().filter_map(next).chain(self.ports.iter().filter_map(|p| p.look)).min()
+        self.ports.iter().flat_map(|port| [gone(port), port.look, port.probe.poll_timeout()]).flatten().min()
     }
 
     /// Looks at the interfaces that something has happened to, each once in a while: whoever keeps changing one is not
@@ -176,6 +218,7 @@ impl Ports {
     /// Tries what is due.
     pub fn handle_timeout(&mut self, now: Instant, plane: &mut Plane) {
         self.mend(now);
+        self.ports.iter_mut().for_each(|port| port.go_on_asking(now, plane));
         self.reopen(now, plane, |next| now >= next);
     }
 
@@ -204,12 +247,14 @@ impl Ports {
     }
 
     /// Takes every NIC's link down, or lets it follow its peer again.
-    fn settle(&mut self, plane: &mut Plane) {
+    fn settle(&mut self, now: Instant, plane: &mut Plane) {
         for port in &mut self.ports {
             let tunnel = self.tunnels.get(&port.wanted.peer).copied();
             port.plug(plane, tunnel);
-            port.set_up(plane, self.live.contains(&port.wanted.peer));
+            port.set_up(now, plane, self.live.contains(&port.wanted.peer));
         }
+        let open = self.ports.iter().filter(|port| port.nic().is_some());
+        self.spaces.follow(&self.keeper, open.filter_map(Port::netns));
     }
 
     fn close(&self, port: Port, plane: &Plane) {
@@ -217,9 +262,9 @@ impl Ports {
             plane.remove_nic(key);
         }
         info!(nic = %port.name(), "nic gone");
-        let index = port.nic().map(Nic::index);
+        let (index, netns) = (port.nic().map(Nic::index), port.netns().cloned());
         drop(port);
-        index.into_iter().for_each(|index| self.keeper.release(index));
+        index.into_iter().for_each(|index| self.keeper.release(index, netns.as_ref()));
     }
 
     fn renew_contracts(&self, plane: &Plane, peer: PeerId) {
@@ -232,191 +277,14 @@ impl Ports {
     }
 
     fn reopen(&mut self, now: Instant, plane: &mut Plane, due: impl Fn(Instant) -> bool) {
+        if !self.ports.iter().any(|p| matches!(p.state, State::Gone { next } if due(next))) {
+            return;
+        }
         for port in &mut self.ports {
             if matches!(port.state, State::Gone { next } if due(next)) {
                 port.try_open(now, &self.keeper, plane.queues());
             }
         }
-        self.settle(plane);
+        self.settle(now, plane);
     }
-}
-
-impl Port {
-    fn new(now: Instant, wanted: Wanted, keeper: &Keeper, queues: usize) -> (Self, Result<(), NicError>) {
-        let (state, opened) = match open(&wanted.request, keeper, queues) {
-            Ok((nic, queues)) => (State::Here { nic, queues, key: None }, Ok(())),
-            Err(e) => (State::Gone { next: now + RETRY }, Err(e)),
-        };
-        (Self { wanted, counters: Arc::default(), state, up: false, look: None }, opened)
-    }
-
-    fn name(&self) -> &NicName {
-        &self.wanted.request.spec.name
-    }
-
-    fn nic(&self) -> Option<&Nic> {
-        match &self.state {
-            State::Here { nic, .. } => Some(nic),
-            State::Gone { .. } => None,
-        }
-    }
-
-    fn key(&self) -> Option<NicKey> {
-        match &self.state {
-            State::Here { key, .. } => *key,
-            State::Gone { .. } => None,
-        }
-    }
-
-    fn snapshot(&self, peer: String) -> model::Nic {
-        let (spec, c) = (&self.wanted.request.spec, &self.counters);
-        let flow = |f: &Flow| model::Flow { frames: f.frames.load(Relaxed), bytes: f.bytes.load(Relaxed) };
-        let server = self.wanted.request.side == Side::Server;
-        let state = match self.nic() {
-            None => "gone",
-            Some(_) if self.up || server => "up",
-            Some(_) => "down",
-        };
-        model::Nic {
-            name: spec.name.to_string(),
-            peer,
-            mode: self.wanted.request.mode.to_string(),
-            state: state.to_owned(),
-            mac: spec.mac.to_string(),
-            addrs: spec.addrs.iter().map(ToString::to_string).collect(),
-            mtu: spec.mtu.bytes(),
-            offload: self.nic().map_or_else(String::new, |nic| nic.offloads().to_string()),
-            uplink: flow(&c.uplink),
-            downlink: flow(&c.downlink),
-            drops: c.drops.seen().map(|(r, n)| (r.label().to_owned(), n)).collect(),
-            probes: c.probes.load(Relaxed),
-        }
-    }
-
-    fn is_there(&mut self) -> bool {
-        match &mut self.state {
-            State::Here { nic, .. } => matches!(nic.link(), Ok(Some(_))),
-            State::Gone { .. } => false,
-        }
-    }
-
-    /// The same interface for the same peer: at the most rules or a number still to be learnt differ.
-    fn serves(&self, w: &Wanted) -> bool {
-        let number = self.wanted.id.is_none() || self.wanted.id == w.id;
-        self.wanted.peer == w.peer && number && self.wanted.request == w.request
-    }
-
-    fn rewant(&mut self, wanted: Wanted, plane: &Plane, tunnel: Option<(SocketAddr, SocketAddr)>) {
-        let changed = self.wanted != wanted;
-        self.wanted = wanted;
-        if let (true, Some(key)) = (changed, self.key()) {
-            plane.update_nic(key, &self.contract(tunnel), self.wanted.reply_arp);
-        }
-    }
-
-    fn contract(&self, tunnel: Option<(SocketAddr, SocketAddr)>) -> Contract {
-        let mut contract = Contract::new(&self.wanted.request.spec, self.wanted.rules);
-        contract.set_tunnel(tunnel);
-        contract
-    }
-
-    /// Hands the queues over as soon as the NIC has a number.
-    fn plug(&mut self, plane: &mut Plane, tunnel: Option<(SocketAddr, SocketAddr)>) {
-        let contract = self.contract(tunnel);
-        let (Some(id), State::Here { nic, queues, key: key @ None }) = (self.wanted.id, &mut self.state)
-        else {
-            return;
-        };
-        let setup = NicSetup {
-            peer: self.wanted.peer,
-            id,
-            contract,
-            counters: Arc::clone(&self.counters),
-            reply_arp: self.wanted.reply_arp,
-        };
-        *key = Some(plane.add_nic(std::mem::take(queues), &setup));
-        if self.wanted.request.side == Side::Server {
-            // Until there is a session the cable is out.
-            self.up = true;
-            info!(nic = %nic.name(), mac = %self.wanted.request.spec.mac, mode = %nic.mode(), "nic ready");
-        }
-    }
-
-    /// A client's link follows the session. A server's carrier does.
-    fn set_up(&mut self, plane: &Plane, up: bool) {
-        let State::Here { nic, key: Some(key), .. } = &mut self.state else { return };
-        if std::mem::replace(&mut self.up, up) == up {
-            return;
-        }
-        let (name, request) = (nic.name().clone(), &self.wanted.request);
-        let done = match request.side {
-            Side::Client => nic.set_up(up),
-            Side::Server if request.configure => nic.set_carrier(up),
-            Side::Server => Ok(()),
-        };
-        match (done, request.side, up) {
-            (Err(e), ..) => {
-                self.up = !up;
-                warn!(nic = %name, "{e}");
-            }
-            (Ok(()), Side::Client, true) => {
-                // Whoever had another MAC for these addresses is to know at once, and switches the new place.
-                let spec = &request.spec;
-                plane.announce(*key, spec.addrs.iter().map(|a| announcement(spec.mac, a.ip)).collect());
-                info!(nic = %name, mac = %request.spec.mac, mode = %nic.mode(), "nic ready");
-            }
-            (Ok(()), Side::Client, false) => info!(nic = %name, "nic down until there is a session"),
-            (Ok(()), Side::Server, _) => {}
-        }
-    }
-
-    /// True where something had to be put right, or could not be.
-    fn mend(&mut self) -> bool {
-        let State::Here { nic, key: Some(_), .. } = &mut self.state else { return false };
-        match nic.mend(&self.wanted.request, self.up) {
-            Ok(mended) => {
-                let what = mended.join(", ");
-                if !mended.is_empty() {
-                    warn!(nic = %nic.name(), "somebody has changed this interface; put right: {what}");
-                }
-                !mended.is_empty()
-            }
-            Err(e) => {
-                warn!(nic = %nic.name(), "somebody has changed this interface: {e}");
-                false
-            }
-        }
-    }
-
-    fn lose(&mut self, now: Instant, keeper: &Keeper, plane: &Plane) {
-        let State::Here { nic, key, .. } = &self.state else { return };
-        keeper.release(nic.index());
-        warn!(nic = %nic.name(), "the interface is gone; it is opened again as soon as that is possible");
-        if let Some(key) = key {
-            plane.remove_nic(*key);
-        }
-        self.up = false;
-        self.state = State::Gone { next: now + RETRY };
-    }
-
-    fn try_open(&mut self, now: Instant, keeper: &Keeper, queues: usize) {
-        match open(&self.wanted.request, keeper, queues) {
-            Ok((nic, queues)) => {
-                info!(nic = %self.name(), "the interface is back");
-                self.state = State::Here { nic, queues, key: None };
-            }
-            Err(e) => {
-                tracing::debug!(nic = %self.name(), "{e}");
-                self.state = State::Gone { next: now + RETRY };
-            }
-        }
-    }
-}
-
-fn open(request: &NicRequest, keeper: &Keeper, queues: usize) -> Result<(Nic, Vec<Queue>), NicError> {
-    let (nic, queues) = nic::open_with(keeper, request, queues)?;
-    if let Err(e) = keeper.guard(&nic, request.side) {
-        warn!(nic = %nic.name(), "nobody will take this interface down if tap-rs is killed: {e}");
-    }
-    Ok((nic, queues))
 }

@@ -35,7 +35,8 @@ pub fn confine(folders: &[PathBuf]) -> Sandbox {
     note("give up capabilities", keep_capability(CAP_NET_ADMIN));
     note("refuse new privileges", gain_nothing_by_exec());
     let own = [
-        // IPv6 off and on for an interface, and what a client's report says.
+        // How an interface answers ARP, and whether it has IPv6; what a client's report says.
+        (Path::new("/proc/sys/net/ipv4/conf"), Access::Write),
         (Path::new("/proc/sys/net/ipv6/conf"), Access::Write),
         (Path::new("/proc/loadavg"), Access::Read),
         (Path::new("/proc/meminfo"), Access::Read),

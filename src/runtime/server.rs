@@ -133,6 +133,7 @@ impl Host {
             config,
         };
         let config = host.config.clone();
+        host.ports.sweep();
         host.adopt(now, &config)?;
         sandbox::filter();
         info!(bind = %local, clients = config.clients.len(), "server started");
@@ -153,7 +154,10 @@ impl Host {
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
                 events = self.links.next() => {
-                    self.ports.handle_links(Instant::now(), &mut self.plane, &events);
+                    self.ports.handle_links(Instant::now(), &mut self.plane, None, &events);
+                }
+                (netns, events) = self.ports.next_events() => {
+                    self.ports.handle_links(Instant::now(), &mut self.plane, Some(&netns), &events);
                 }
                 asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
                 () = until(due) => {
@@ -227,7 +231,7 @@ impl Host {
             self.paths.remove(id);
             self.tunnels.remove(id);
             self.heard.remove(id);
-            self.ports.set_live(&mut self.plane, *id, None);
+            self.ports.set_live(now, &mut self.plane, *id, None);
         }
         for (id, key, psk) in change.added {
             self.plane.add_peer(id);
@@ -266,18 +270,18 @@ impl Host {
             }
             Event::Silent => {
                 info!(%client, "the client is silent");
-                self.ports.set_live(&mut self.plane, peer, None);
+                self.ports.set_live(now, &mut self.plane, peer, None);
             }
             Event::Answers => {
                 info!(%client, "the client answers again");
-                self.ports.set_live(&mut self.plane, peer, self.tunnels.get(&peer).copied());
+                self.ports.set_live(now, &mut self.plane, peer, self.tunnels.get(&peer).copied());
             }
             Event::Bye => info!(%client, "session ended: the client has stopped"),
             Event::Lost => {
                 info!(%client, "no session");
                 self.paths.remove(&peer);
                 self.tunnels.remove(&peer);
-                self.ports.set_live(&mut self.plane, peer, None);
+                self.ports.set_live(now, &mut self.plane, peer, None);
             }
             Event::Status { revision, state, code } => {
                 let push = snapshot::push(revision, state, code);
@@ -366,7 +370,7 @@ impl Host {
             .local
             .map_or_else(|| any_like(path.remote, self.local.port()), |ip| (ip, self.local.port()).into());
         self.tunnels.insert(peer, (local, path.remote));
-        self.ports.set_live(&mut self.plane, peer, Some((local, path.remote)));
+        self.ports.set_live(now, &mut self.plane, peer, Some((local, path.remote)));
     }
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
@@ -408,8 +412,8 @@ impl Host {
             Notice::WorkerDead { error } => {
                 return Err(Failure::Refused(format!("the data plane has ended: {error}")));
             }
-            // The client starts every handshake.
-            Notice::RekeyWanted { .. } => Ok(()),
+            // The client starts every handshake, and asks its LAN.
+            Notice::RekeyWanted { .. } | Notice::Claimed { .. } => Ok(()),
         };
         if let Err(reason) = taken {
             debug!(reason = reason.label(), "dropped");

@@ -28,6 +28,13 @@ pub fn enter_netns(netns: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::setns(netns.as_fd().as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
+/// Moves the calling process, which has one thread, into the mount namespace that `mounts` is open on
+/// (`/proc/1/ns/mnt`); its working directory is then the root. Needs `CAP_SYS_ADMIN` and `CAP_SYS_CHROOT`.
+pub fn enter_mounts(mounts: impl AsFd) -> io::Result<()> {
+    // SAFETY: no pointers; the descriptor is borrowed.
+    check(unsafe { libc::setns(mounts.as_fd().as_raw_fd(), libc::CLONE_NEWNS) }).map(drop)
+}
+
 /// Gives the calling thread mounts of its own: what it mounts from now on, nobody else sees. It no longer
 /// shares its working directory and umask with the other threads. Needs `CAP_SYS_ADMIN`.
 pub fn new_mounts() -> io::Result<()> {
@@ -40,6 +47,23 @@ pub fn new_mounts() -> io::Result<()> {
 pub fn mount_sysfs(at: &Path) -> io::Result<()> {
     let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     mount(c"sysfs", &c_path(at)?, Some(c"sysfs"), flags)
+}
+
+/// Shows what is at `source` also at `at`.
+pub fn bind_mount(source: &Path, at: &Path) -> io::Result<()> {
+    mount(&c_path(source)?, &c_path(at)?, None, libc::MS_BIND | libc::MS_REC)
+}
+
+/// Has what is mounted below the mount `at` come and go wherever that is shown. `EINVAL`: it is not a mount.
+pub fn share_mounts(at: &Path) -> io::Result<()> {
+    mount(c"none", &c_path(at)?, None, libc::MS_SHARED | libc::MS_REC)
+}
+
+/// Takes the topmost mount off `at`.
+pub fn unmount(at: &Path) -> io::Result<()> {
+    let at = c_path(at)?;
+    // SAFETY: the string ends in zero and outlives the call.
+    check(unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
 fn mount(source: &CStr, at: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> io::Result<()> {

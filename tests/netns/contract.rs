@@ -288,3 +288,19 @@ fn broadcasts_have_a_budget_in_both_directions() {
         assert!(first(to, SOON, |p| !p.outgoing && p.bytes == frame).is_some());
     }
 }
+
+#[test]
+fn tags_pass_for_a_nic_from_the_server_where_both_sides_let_them() {
+    needs_root!();
+    for (on_server, limits, passes) in
+        [("vlan = true", "vlan = true", true), ("vlan = true", "", false), ("", "vlan = true", false)]
+    {
+        let lab = Lab::new();
+        let server = Edit { nic: on_server.into(), ..Edit::default() };
+        let client = Edit { remote: true, server: format!("[limits]\n{limits}"), ..Edit::default() };
+        let programs = lab.up(&server, &client);
+        let mut bed = stand(lab, programs);
+        let frame = tagged(&ethernet(STRANGER, bed.nic.mac, 0x88b5, b"tagged"), 9);
+        assert_eq!(bed.reaches_lan(&frame), passes, "server {on_server:?}, client {limits:?}");
+    }
+}

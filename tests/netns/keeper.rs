@@ -13,7 +13,7 @@ use crate::common::program::{Program, TAP_RS};
 use crate::needs_root;
 
 /// The process number of a program's keeper.
-fn keeper_of(program: &Program) -> u32 {
+pub fn keeper_of(program: &Program) -> u32 {
     let pid = program.pid();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let mut children = children.split_whitespace();
@@ -24,7 +24,7 @@ fn keeper_of(program: &Program) -> u32 {
 }
 
 #[track_caller]
-fn until(what: &str, patience: Duration, holds: impl Fn() -> bool) {
+pub fn until(what: &str, patience: Duration, holds: impl Fn() -> bool) {
     let end = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < end, "{what} within {patience:?}");
@@ -32,7 +32,7 @@ fn until(what: &str, patience: Duration, holds: impl Fn() -> bool) {
     }
 }
 
-fn gone(pid: u32) -> bool {
+pub fn gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.is_empty() || stat.contains(") Z ")
 }

@@ -45,14 +45,24 @@ impl Netlink {
 
     /// The addresses of the interface with this number.
     pub fn addresses(&mut self, index: u32) -> Result<Vec<Address>> {
-        let message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &head(0, 0, 0));
-        let of_this = |body: &[u8]| Address::parse(body).filter(|a| a.index == index);
-        self.query(("list", "the addresses"), message, libc::RTM_NEWADDR, of_this)
+        self.addresses_of(index, |a| a.index == index)
+    }
+
+    /// The addresses of all interfaces.
+    pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
+        self.addresses_of(0, |_| true)
+    }
+
+    /// Kernels from 4.20 on look through one interface where its number is given; older ones give everything.
+    fn addresses_of(&mut self, index: u32, wanted: impl Fn(&Address) -> bool) -> Result<Vec<Address>> {
+        let message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &head(0, 0, index));
+        let parse = |body: &[u8]| Address::parse(body).filter(&wanted);
+        self.query(("list", "the addresses"), message, libc::RTM_NEWADDR, parse)
     }
 }
 
 impl Address {
-    fn parse(body: &[u8]) -> Option<Self> {
+    pub(in crate::nic) fn parse(body: &[u8]) -> Option<Self> {
         let (&[_family, prefix, _flags, scope, i0, i1, i2, i3], rest) = body.split_first_chunk::<8>()?;
         let find = |kind| attributes(rest).find(|a| a.kind == kind).and_then(|a| to_ip(a.value));
         Some(Self {

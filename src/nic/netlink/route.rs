@@ -1,5 +1,4 @@
-//! Routes and the rules that choose their tables (`struct rtmsg`, `RTA_*`: linux/rtnetlink.h; `struct fib_rule_hdr`,
-//! `FRA_*`: linux/fib_rules.h).
+//! Routes (`struct rtmsg`, `RTA_*`: linux/rtnetlink.h).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,10 +14,11 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_TABLE: u16 = 15;
 const RTPROT_STATIC: u8 = 4;
-const FRA_SRC: u16 = 2;
-const FRA_PRIORITY: u16 = 6;
-const FRA_TABLE: u16 = 15;
-const FR_ACT_TO_TBL: u8 = 1;
+
+/// What marks routes and rules as made by this program (`rtm_protocol`, `ip route show proto 116`): a number that
+/// neither linux/rtnetlink.h nor iproute2's rt_protos has given to anybody. By it they are found and removed whoever
+/// made them, and however that one ended.
+pub const OURS: u8 = 116;
 
 /// An address range: the first `len` bits of `ip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,17 +44,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// The smallest wins; `None`: the kernel's default.
     pub metric: Option<u32>,
-}
-
-/// A rule: what comes from `from` is looked up in `table`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Source addresses.
-    pub from: Prefix,
-    /// The table's number.
-    pub table: u32,
-    /// Rules are asked in this order, smallest first; `None`: the kernel puts it before those that are there.
-    pub priority: Option<u32>,
+    /// Marked with [`OURS`]; otherwise as an administrator's.
+    pub ours: bool,
 }
 
 impl Prefix {
@@ -62,6 +53,22 @@ impl Prefix {
     pub const ALL_V4: Self = Self { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), len: 0 };
     /// Every IPv6 address.
     pub const ALL_V6: Self = Self { ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED), len: 0 };
+
+    /// The subnet of `ip` with the first `len` bits.
+    pub fn subnet(ip: IpAddr, len: u8) -> Self {
+        let host_bits = |bits: u32| bits.saturating_sub(u32::from(len));
+        let ip = match ip {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(host_bits(32)).unwrap_or(0);
+                Ipv4Addr::from_bits(v4.to_bits() & mask).into()
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX.checked_shl(host_bits(128)).unwrap_or(0);
+                Ipv6Addr::from_bits(v6.to_bits() & mask).into()
+            }
+        };
+        Self { ip, len }
+    }
 
     /// Just this address.
     pub const fn host(ip: IpAddr) -> Self {
@@ -84,20 +91,18 @@ impl Netlink {
     /// The routes of one table (`None`: the main one), of both families, to a single interface or router.
     pub fn routes(&mut self, table: Option<u32>) -> Result<Vec<Route>> {
         let wanted = table.unwrap_or(u32::from(libc::RT_TABLE_MAIN));
-        let message = Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &[0; 12]);
+        // Kernels from 4.20 on filter the list themselves.
+        let message = Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &[0; 12]).number(RTA_TABLE, wanted);
         let of_table = |body: &[u8]| Route::parse(body).filter(|r| r.table == Some(wanted));
         self.query(("list", "the routes"), message, libc::RTM_NEWROUTE, of_table)
     }
 
-    /// Adds a rule. `EEXIST` where there is the same already.
-    pub fn add_rule(&mut self, rule: &Rule) -> Result<()> {
-        let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        self.change("add the rule", rule, rule.message(libc::RTM_NEWRULE, flags))
-    }
-
-    /// Removes a rule.
-    pub fn delete_rule(&mut self, rule: &Rule) -> Result<()> {
-        self.change("remove the rule", rule, rule.message(libc::RTM_DELRULE, 0))
+    /// The routes of all tables that are marked with [`OURS`].
+    pub fn our_routes(&mut self) -> Result<Vec<Route>> {
+        let head = [0, 0, 0, 0, 0, OURS, 0, 0, 0, 0, 0, 0];
+        let message = Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &head);
+        let ours = |body: &[u8]| Route::parse(body).filter(|r| r.ours);
+        self.query(("list", "the routes"), message, libc::RTM_NEWROUTE, ours)
     }
 }
 
@@ -111,8 +116,13 @@ impl Route {
             (true, None, IpAddr::V4(_)) => libc::RT_SCOPE_LINK,
             _ => libc::RT_SCOPE_UNIVERSE,
         };
-        let (protocol, kind_of_route) = if adding { (RTPROT_STATIC, libc::RTN_UNICAST) } else { (0, 0) };
-        let head = head(self.to, 0, table, [protocol, scope, kind_of_route]);
+        let (protocol, kind_of_route) = match (adding, self.ours) {
+            (true, false) => (RTPROT_STATIC, libc::RTN_UNICAST),
+            (true, true) => (OURS, libc::RTN_UNICAST),
+            (false, true) => (OURS, 0),
+            (false, false) => (0, 0),
+        };
+        let head = head(self.to, table, [protocol, scope, kind_of_route]);
         let destination = (self.to.len > 0).then(|| octets(self.to.ip));
         Message::new(kind, flags, &head)
             .maybe(RTA_DST, destination)
@@ -123,8 +133,8 @@ impl Route {
             .number(RTA_TABLE, table)
     }
 
-    fn parse(body: &[u8]) -> Option<Self> {
-        let (&[af, len, _, _, table, _, _, kind, ..], rest) = body.split_first_chunk::<12>()?;
+    pub(in crate::nic) fn parse(body: &[u8]) -> Option<Self> {
+        let (&[af, len, _, _, table, protocol, _, kind, ..], rest) = body.split_first_chunk::<12>()?;
         if kind != libc::RTN_UNICAST {
             return None;
         }
@@ -140,6 +150,7 @@ impl Route {
             table: Some(u32::from(table)),
             source: None,
             metric: None,
+            ours: protocol == OURS,
         };
         for a in attributes(rest) {
             match a.kind {
@@ -156,24 +167,14 @@ impl Route {
     }
 }
 
-impl Rule {
-    fn message(&self, kind: u16, flags: i32) -> Message {
-        let from = Prefix { len: 0, ..self.from };
-        let head = head(from, self.from.len, self.table, [0, 0, FR_ACT_TO_TBL]);
-        let source = (self.from.len > 0).then(|| octets(self.from.ip));
-        Message::new(kind, flags, &head)
-            .maybe(FRA_SRC, source)
-            .maybe(FRA_PRIORITY, self.priority.map(u32::to_ne_bytes))
-            .number(FRA_TABLE, self.table)
-    }
+/// `struct rtmsg`: family, destination and source lengths, TOS, table, protocol, scope, type, flags.
+fn head(to: Prefix, table: u32, [protocol, scope, kind]: [u8; 3]) -> [u8; 12] {
+    [family(to.ip), to.len, 0, 0, short(table), protocol, scope, kind, 0, 0, 0, 0]
 }
 
-/// `struct rtmsg`: family, destination and source lengths, TOS, table; then protocol, scope, type; flags.
-/// `struct fib_rule_hdr` differs in those three: two reserved bytes, action.
-fn head(to: Prefix, source_len: u8, table: u32, [a, b, c]: [u8; 3]) -> [u8; 12] {
-    // Larger numbers do not fit here and are in an attribute.
-    let table = u8::try_from(table).unwrap_or(libc::RT_TABLE_UNSPEC);
-    [family(to.ip), to.len, source_len, 0, table, a, b, c, 0, 0, 0, 0]
+/// A table's number where the header has one byte for it. Larger ones do not fit and are in an attribute.
+pub(super) fn short(table: u32) -> u8 {
+    u8::try_from(table).unwrap_or(libc::RT_TABLE_UNSPEC)
 }
 
 impl fmt::Display for Prefix {
@@ -195,8 +196,17 @@ impl fmt::Display for Route {
     }
 }
 
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from {} lookup {}", self.from, self.table)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_keeps_the_first_bits() {
+        let subnet = |ip: &str, len| Prefix::subnet(ip.parse().unwrap(), len).to_string();
+        assert_eq!(subnet("18.8.80.150", 24), "18.8.80.0/24");
+        assert_eq!(subnet("18.8.80.150", 32), "18.8.80.150/32");
+        assert_eq!(subnet("18.8.80.150", 0), "0.0.0.0/0");
+        assert_eq!(subnet("2001:db8:ffff::7", 33), "2001:db8:8000::/33");
+        assert_eq!(subnet("2001:db8::7", 128), "2001:db8::7/128");
     }
 }

@@ -15,7 +15,7 @@ use crate::proto::client::SERVER;
 use crate::runtime::keeper::Keeper;
 use crate::runtime::ports::Wanted;
 use crate::runtime::script::{Outcome, Script, ScriptError, allowed};
-use crate::types::{NicMode, NicSpec};
+use crate::types::{NicMode, NicSpec, NicStack};
 use crate::wire::control::PushState;
 use crate::wire::push::{Push, PushError, PushedNic};
 
@@ -165,9 +165,11 @@ impl Nics {
                             side: Side::Client,
                             configure: true,
                             offload: config.common.offload,
+                            stack: NicStack::default(),
                         },
-                        rules: Default::default(),
+                        rules: config.limits.rules,
                         reply_arp: config.reply_arp,
+                        probe: config.probe,
                     })
                     .collect()
             }

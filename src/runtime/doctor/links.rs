@@ -25,7 +25,8 @@ pub fn examine(subject: &Subject, findings: &mut Findings) -> Result<(), Failure
             return findings.warn("interface", format!("interfaces cannot be listed: {e}"), "run as root");
         }
     };
-    let nics = subject.nics();
+    // Those in namespaces of their own are out of sight.
+    let nics: Vec<_> = subject.nics().into_iter().filter(|nic| nic.netns.is_none()).collect();
     let few = nics.len() <= FEW;
     for nic in &nics {
         let before = findings.count();
@@ -39,6 +40,7 @@ pub fn examine(subject: &Subject, findings: &mut Findings) -> Result<(), Failure
             )?;
         }
     }
+    conflicts(subject, findings)?;
     offloads(subject, findings)?;
     leftovers(&links, &nics, findings)?;
     if side == Side::Server {
@@ -192,6 +194,21 @@ fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
+/// Addresses that another station of the LAN has.
+fn conflicts(subject: &Subject, findings: &mut Findings) -> Result<(), Failure> {
+    for nic in subject.running.iter().flat_map(|s| &s.nics) {
+        if let Some(by) = &nic.conflict {
+            let what = format!("{} stays down: {by}", nic.name);
+            findings.broken(
+                "address",
+                what,
+                "switch that station off, or give the NIC another address on both sides",
+            )?;
+        }
+    }
+    Ok(())
+}
+
 /// What the kernel leaves to us, and we to it.
 fn offloads(subject: &Subject, findings: &mut Findings) -> Result<(), Failure> {
     let wanted = subject.config().is_some_and(|config| config.common().offload == OffloadMode::Auto);
@@ -331,6 +348,7 @@ mod tests {
             mtu: 1500,
             mode: NicMode::Tap,
             parent: None,
+            netns: None,
         }
     }
 

@@ -43,6 +43,8 @@ pub struct View {
     pub mode: NicMode,
     /// What its macvtap stands on, where the file says so.
     pub parent: Option<String>,
+    /// The network namespace that it is in, where that is one of its own.
+    pub netns: Option<String>,
 }
 
 impl Subject {
@@ -151,6 +153,7 @@ impl Subject {
                 .collect(),
             mtu: nic.mtu,
             mode: if nic.mode == "tap" { NicMode::Tap } else { NicMode::Macvtap },
+            netns: nic.netns.clone(),
             parent: planned.iter().find(|p| p.name == nic.name).and_then(|p| p.parent.clone()),
         };
         running.nics.iter().map(view).collect()
@@ -163,6 +166,7 @@ impl Subject {
             mtu: spec.mtu.bytes(),
             mode,
             parent: parent.map(ToString::to_string),
+            netns: None,
         };
         match self.config() {
             Some(Config::Client(c)) => match &c.nics {

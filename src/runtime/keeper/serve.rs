@@ -7,19 +7,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as Stream;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::{PATIENCE, Question, ROOM, Rules, Said};
+use super::question::{Guarded, Question};
+use super::{PATIENCE, ROOM, Rules, Said, answer};
 use crate::config::ScriptPolicy;
+use crate::nic::events::listener;
+use crate::nic::netns::{self, within};
+use crate::nic::sysctl::Sysctl;
 use crate::nic::{self, Devices, Here};
 use crate::runtime::script::{Script, allowed, run_with};
+use crate::sys::netlink::NetlinkSocket;
 use crate::sys::poll::await_readable;
 use crate::sys::process::{
     become_nobody, close_others, is_like, keep_memory_private, leave, parent, set_name, split, stand_apart,
     take_signals_again,
 };
 use crate::sys::unix::Messages;
-use crate::types::NicName;
+use crate::types::{NetnsName, NicName};
 use crate::wire::push;
 
 /// Most interfaces that are looked after.
@@ -33,21 +38,18 @@ pub(super) fn run(line: Messages, rules: Rules) -> ! {
     let _ = keep_memory_private();
     set_name(c"tap-rs-keeper");
     let served = std::panic::catch_unwind(|| {
-        let mut desk = Desk { rules, guarded: Vec::new() };
+        let mut desk = Desk { rules, tunnel, guarded: Vec::new() };
         desk.serve(&line);
-        desk.clean_up(tunnel);
+        desk.clean_up();
     });
     leave(u8::from(served.is_err()))
 }
 
-/// An interface that must not stay as it is when the tunnel is gone.
-struct Guarded {
-    index: u32,
-    client: bool,
-}
-
 struct Desk {
     rules: Rules,
+    /// The process that asks.
+    tunnel: u32,
+    /// What must not stay as it is when the tunnel is gone.
     guarded: Vec<Guarded>,
 }
 
@@ -75,44 +77,69 @@ impl Desk {
 
     fn answer(&mut self, question: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<Option<File>> {
         let bad = || io::Error::from(ErrorKind::InvalidInput);
-        let (tag, rest) = question.split_first().ok_or_else(bad)?;
-        let question = Question::ALL.into_iter().find(|q| *q as u8 == *tag).ok_or_else(bad)?;
+        let (question, mut parts) = Question::parse(question).ok_or_else(bad)?;
         match question {
-            Question::Tun => Here.tun().map(Some),
+            Question::Tun => match parts.name::<NetnsName>().ok_or_else(bad)? {
+                None => Here.tun(None).map(Some),
+                Some(netns) => within(&self.netns(&netns)?, || Here.tun(None)).map(Some),
+            },
             Question::Macvtap => {
-                let (index, name) = number(rest).ok_or_else(bad)?;
-                let name: NicName =
-                    std::str::from_utf8(name).ok().and_then(|n| n.parse().ok()).ok_or_else(bad)?;
+                let index = parts.number().ok_or_else(bad)?;
+                let name: NicName = parts.rest().ok_or_else(bad)?;
                 Here.macvtap(&name, index).map(Some)
             }
+            Question::Netlink => {
+                let netns = parts.name().ok_or_else(bad)?.ok_or_else(bad)?;
+                within(&self.netns(&netns)?, NetlinkSocket::open).map(file)
+            }
+            Question::Events => {
+                let netns = parts.name().ok_or_else(bad)?.ok_or_else(bad)?;
+                within(&self.netns(&netns)?, listener).map(file)
+            }
+            Question::Sysctl => {
+                let key = parts.byte().and_then(Sysctl::from_u8).ok_or_else(bad)?;
+                let netns = parts.name().ok_or_else(bad)?.ok_or_else(bad)?;
+                let interface: NicName = parts.rest().ok_or_else(bad)?;
+                within(&self.netns(&netns)?, || key.open(interface.as_str())).map(Some)
+            }
+            Question::Sweep => {
+                self.sweep();
+                Ok(None)
+            }
             Question::Guard => {
-                let (index, rest) = number(rest).ok_or_else(bad)?;
-                self.guarded.retain(|g| g.index != index);
+                let guarded = Guarded::parse(&mut parts).ok_or_else(bad)?;
+                self.guarded.retain(|g| !is_same(g, guarded.traces.index, guarded.netns.as_ref()));
                 if self.guarded.len() >= GUARDED {
                     return Err(ErrorKind::OutOfMemory.into());
                 }
-                self.guarded.push(Guarded { index, client: rest == [1] });
+                self.guarded.push(guarded);
                 Ok(None)
             }
             Question::Release => {
-                let (index, _) = number(rest).ok_or_else(bad)?;
-                self.guarded.retain(|g| g.index != index);
+                let index = parts.number().ok_or_else(bad)?;
+                let netns: Option<NetnsName> = parts.name().ok_or_else(bad)?;
+                self.guarded.retain(|g| !is_same(g, index, netns.as_ref()));
+                if let Some(netns) =
+                    netns.filter(|n| !self.guarded.iter().any(|g| g.netns.as_ref() == Some(n)))
+                {
+                    self.remove(vec![netns]);
+                }
                 Ok(None)
             }
             Question::Runs => {
-                let (pid, _) = number(rest).ok_or_else(bad)?;
+                let pid = parts.number().ok_or_else(bad)?;
                 // This process has a name of its own.
-                if is_like(pid, parent()) { Ok(None) } else { Err(ErrorKind::NotFound.into()) }
+                if is_like(pid, self.tunnel) { Ok(None) } else { Err(ErrorKind::NotFound.into()) }
             }
             Question::Script => {
-                let limit = rest.first_chunk().map(|ms| Duration::from_millis(u64::from_ne_bytes(*ms)));
+                let limit = parts.0.first_chunk().map(|ms| Duration::from_millis(u64::from_ne_bytes(*ms)));
                 let (limit, to, text) =
                     (limit.ok_or_else(bad)?, fds.pop().ok_or_else(bad)?, fds.pop().ok_or_else(bad)?);
                 let policy = &self.rules.script;
                 in_a_child(|| play(policy, text.into(), limit, to.into())).map(|()| None)
             }
             Question::Resolve => {
-                let (port, name) = rest.split_first_chunk::<2>().ok_or_else(bad)?;
+                let (port, name) = parts.0.split_first_chunk::<2>().ok_or_else(bad)?;
                 let (port, to) = (u16::from_ne_bytes(*port), fds.pop().ok_or_else(bad)?);
                 let name = std::str::from_utf8(name).map_err(|_| bad())?;
                 in_a_child(|| resolve(name, port, to.into())).map(|()| None)
@@ -121,23 +148,110 @@ impl Desk {
     }
 
     /// The tunnel is gone. Where it ended in order there is nothing left to do.
-    fn clean_up(&mut self, tunnel: u32) {
-        for Guarded { index, client } in self.guarded.drain(..) {
-            match nic::abandon(index, client, tunnel) {
+    fn clean_up(&mut self) {
+        self.await_last_taps();
+        let mut spaces = Vec::new();
+        for Guarded { netns, traces } in std::mem::take(&mut self.guarded) {
+            let abandon = || nic::abandon(&traces, self.tunnel).map_err(|e| io::Error::other(e.to_string()));
+            let done = match &netns {
+                None => abandon(),
+                // Somebody may have taken its name away.
+                Some(netns) => netns::open(netns).map_or(Ok(None), |there| within(&there, abandon)),
+            };
+            match done {
                 Ok(None) => {}
                 Ok(Some(done)) => warn!("tap-rs ended without putting its interfaces back: {done}"),
                 Err(e) => warn!("{e}"),
             }
+            spaces.extend(netns.filter(|n| !spaces.contains(n)));
+        }
+        if !spaces.is_empty() {
+            self.remove(spaces);
         }
         if let Some(pid) = &self.rules.pid {
             let _ = fs::remove_file(pid);
         }
     }
+
+    /// A killed tunnel's taps go with its last descriptor, which may be closed after the line.
+    fn await_last_taps(&self) {
+        let passing = |guarded: &Guarded| {
+            let there = guarded.netns.as_ref().map(netns::open);
+            let index = guarded.traces.index;
+            there.is_some_and(|netns| {
+                netns.and_then(|n| within(&n, || nic::is_passing(index))).unwrap_or(false)
+            })
+        };
+        for _ in 0..200 {
+            if !self.guarded.iter().any(passing) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The network namespace of this name, made where there is none. Of those that others have made, only what the config
+    /// named at the start: whoever takes the tunnel over is not to get into any.
+    fn netns(&self, name: &NetnsName) -> io::Result<File> {
+        let tunnel = self.tunnel;
+        let known = self.rules.netns.contains(name);
+        let open = || netns::open_or_make(name, known, tunnel, |pid| is_like(pid, tunnel)).map(Some);
+        for_everybody(open)?.ok_or_else(|| ErrorKind::InvalidData.into())
+    }
+
+    /// Removes namespaces of which the tunnel has had the last interface, if it has made them.
+    fn remove(&self, names: Vec<NetnsName>) {
+        let tunnel = self.tunnel;
+        // What the tunnel itself has made is done with, too.
+        let runs = |pid| pid != tunnel && is_like(pid, tunnel);
+        let removed = for_everybody(|| {
+            for name in &names {
+                if let Err(e) = netns::remove_if_done(name, runs) {
+                    warn!("cannot remove the network namespace {name}: {e}");
+                }
+            }
+            Ok(None)
+        });
+        if let Err(e) = removed {
+            warn!("cannot remove network namespaces: {e}");
+        }
+    }
+
+    fn sweep(&self) {
+        let tunnel = self.tunnel;
+        let swept = for_everybody(|| {
+            for name in netns::sweep(|pid| is_like(pid, tunnel)) {
+                info!("removed the network namespace {name}, which a killed tap-rs has left");
+            }
+            Ok(None)
+        });
+        if let Err(e) = swept {
+            warn!("cannot look for old network namespaces: {e}");
+        }
+    }
 }
 
-fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (index, rest) = bytes.split_first_chunk::<4>()?;
-    Some((u32::from_ne_bytes(*index), rest))
+fn is_same(guarded: &Guarded, index: u32, netns: Option<&NetnsName>) -> bool {
+    guarded.traces.index == index && guarded.netns.as_ref() == netns
+}
+
+fn file(socket: NetlinkSocket) -> Option<File> {
+    Some(OwnedFd::from(socket).into())
+}
+
+/// Does something in a child that sees the mounts that everybody sees, and waits for what it gives.
+fn for_everybody(work: impl FnOnce() -> io::Result<Option<File>>) -> io::Result<Option<File>> {
+    let (here, there) = Messages::pair()?;
+    in_a_child(|| {
+        netns::see_everybodys_mounts();
+        let _ = match work() {
+            Ok(Some(file)) => there.send(&[0], &[file.as_fd()]),
+            Ok(None) => there.send(&[0], &[]),
+            Err(e) => there.send(&refusal(&e), &[]),
+        };
+    })?;
+    drop(there);
+    answer(&here).map(|mut fds| fds.pop().map(File::from))
 }
 
 fn refusal(e: &io::Error) -> Vec<u8> {

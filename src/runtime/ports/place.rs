@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Port, Ports, State};
+use super::Ports;
+use super::port::{Port, State};
 use crate::dataplane::NicKey;
 use crate::metrics::NicCounters;
 use crate::nic::Side;

@@ -115,9 +115,11 @@ fn wanted(config: &ServerConfig, peer: PeerId, id: Option<NicId>, nic: &ServerNi
             side: Side::Server,
             configure: nic.configure,
             offload: config.common.offload,
+            stack: nic.stack.clone(),
         },
         rules: nic.rules,
         reply_arp: false,
+        probe: false,
     }
 }
 

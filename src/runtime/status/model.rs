@@ -108,8 +108,17 @@ pub struct Nic {
     pub peer: String,
     /// `tap` or `macvtap`.
     pub mode: String,
-    /// `up`, `down` or `gone`.
+    /// `up`, `down`, `probing`, `conflict` or `gone`.
     pub state: String,
+    /// Who has one of its addresses on the client's LAN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<String>,
+    /// The network namespace that it lives in, where that is not the program's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// The routing table that it has to itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
     /// The projected MAC.
     pub mac: String,
     /// Its addresses.
