@@ -262,7 +262,7 @@ fn sysctls(nics: &[View], runs: bool, findings: &mut Findings) -> Result<(), Fai
             findings.warn(
                 "sysctl",
                 what,
-                "edit and run configs/routing.sh, which makes a table for each NIC",
+                "write routing = \"auto\" in the server's file, or make a table for each NIC as docs/ROUTING.md says",
             )?;
         }
         if shared(nic) && !routed && v4("rp_filter") == Some(1) {
