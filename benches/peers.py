@@ -137,8 +137,9 @@ def run(*words, check=True, **options):
 
 def program(name):
     """Where a program is, if anywhere."""
-    if name == "tap-rs":
-        path = os.environ.get("TAP_RS", os.path.join(REPO, "target/release/tap-rs"))
+    ours = {"tap-rs": "target/release/tap-rs", "relay": "target/release/examples/relay"}
+    if name in ours:
+        path = os.environ.get(name.upper().replace("-", "_"), os.path.join(REPO, ours[name]))
         return os.path.abspath(path) if os.access(path, os.X_OK) else None
     return shutil.which(name, path=os.environ.get("PEERS_BIN", "") + os.pathsep + os.environ["PATH"])
 
@@ -463,10 +464,20 @@ def tap_rs(s, nics=None, clients=1):
     return far, near
 
 
+def relay(s):
+    """benches/relay.rs: nothing but a read, a send, a receive and a write; what any tunnel in user space can reach"""
+    exe, nic = program("relay"), (NIC_MAC, f"{NIC_IP}/24")
+    far = s.start(s.server, exe, "server", "tap0", "-", *nic, f"{s.there}:{PORT}", f"{s.here}:{PORT}")
+    near = s.start(s.client, exe, "client", "mv0", "lan0", *nic, f"{s.here}:{PORT}", f"{s.there}:{PORT}")
+    for child in (far, near):
+        s.wait("a NIC of the relay", lambda: "nic ready" in s.said(child))
+
+
 Peer = collections.namedtuple("Peer", "start program layer")
 PEERS = {
     "direct": Peer(direct, None, 2),
     "vxlan": Peer(vxlan, None, 2),
+    "relay": Peer(relay, "relay", 2),
     "tap-rs": Peer(tap_rs, "tap-rs", 2),
     "wireguard-go": Peer(wireguard("wireguard-go", "-f"), "wireguard-go", 3),
     "gotatun": Peer(wireguard("gotatun", "-f", "--disable-drop-privileges"), "gotatun", 3),
@@ -476,7 +487,7 @@ PEERS = {
     "tinc": Peer(tinc, "tincd", 2),
     "vpncloud": Peer(vpncloud, "vpncloud", 2),
 }
-NOT_TUNNELS = ("direct", "vxlan")
+NOT_TUNNELS = ("direct", "vxlan", "relay")
 
 
 def missing(name):

@@ -99,6 +99,8 @@ pub enum Command {
         id: NicId,
         /// Where its frames are.
         queue: Queue,
+        /// Read it here; otherwise another worker does, and this one only writes.
+        reads: bool,
         /// What may pass.
         contract: Box<Contract>,
         /// Where to count.
@@ -287,8 +289,3 @@ pub enum Notice {
 
 /// The vnet header of a frame that is as it should be.
 const VNET_NONE: [u8; VNET_HEADER_LEN] = [0; VNET_HEADER_LEN];
-
-/// The data path's clock: read once a turn, and where somebody wants to know how long something took.
-fn clock() -> Instant {
-    Instant::now()
-}

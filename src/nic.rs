@@ -158,7 +158,8 @@ impl Here {
     }
 }
 
-/// Opens the interface with this many queues (1 to 256), and makes it first where it does not exist.
+/// Opens the interface with this many queues (1 to 256), and makes it first where it does not exist. A tap that was
+/// made with a single queue gives that one.
 ///
 /// On a server it is configured and up afterwards; on a client configured, without addresses, and down. All in the
 /// network namespace that the calling thread is in. After an error nothing has changed.

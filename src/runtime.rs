@@ -48,6 +48,7 @@ use std::rc::Rc;
 
 use crate::commands::Failure;
 use crate::config::{self, Config, Level, Overrides, ScriptPolicy};
+use crate::sys::limits;
 
 /// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
 ///
@@ -66,6 +67,9 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
     sandbox::keep_secrets();
+    if let Err(e) = limits::raise_descriptors() {
+        tracing::warn!("cannot raise the limit of open descriptors: {e}; many NICs may be too many");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

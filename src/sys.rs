@@ -22,8 +22,10 @@
     )
 )]
 
+pub mod clock;
 pub mod features;
 pub mod landlock;
+pub mod limits;
 pub mod netlink;
 pub mod packet;
 pub mod poll;

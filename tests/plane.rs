@@ -120,6 +120,7 @@ impl End {
                 peer,
                 id,
                 queue: queues.remove(0),
+                reads: true,
                 contract,
                 counters: Arc::clone(&counters),
                 reply_arp: false,

@@ -1,6 +1,7 @@
 //! What both sides have: the log, the daemon, the key, the timers.
 
 use std::fmt;
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Common {
     pub dead_peer: Duration,
     /// Whether the kernel's offloads are used.
     pub offload: OffloadMode,
+    /// Threads that carry frames: 1 to 15, as many as a session has lanes for them. `None`: as the processors suggest.
+    pub workers: Option<NonZeroU8>,
 }
 
 /// The files of a process in the background.
@@ -117,8 +120,10 @@ pub(super) fn common(
     let dead_peer = seconds(check, "timeout", &file.timeout, 3600, 3);
     let offloads = [("auto", OffloadMode::Auto), ("off", OffloadMode::Off)];
     let offload = check.choice("offload", &file.offload, &offloads).unwrap_or(OffloadMode::Auto);
+    let workers = file.workers.is_some().then(|| check.number("workers", &file.workers, 1..=15, 1));
+    let workers = workers.and_then(NonZeroU8::new);
     let (private_key, public) = private_key(check, file, overrides)?;
-    Some((Common { log, daemon, private_key, dead_peer, offload }, public))
+    Some((Common { log, daemon, private_key, dead_peer, offload, workers }, public))
 }
 
 /// `tap` or `macvtap`. The original also listed `tun`, and could not run it.

@@ -58,6 +58,7 @@ table! {
         private_key: Text,
         parent: Text,
         offload: Text,
+        workers: Number,
         keepalive: Number,
         // new, client
         psk: Text,

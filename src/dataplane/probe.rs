@@ -18,9 +18,10 @@ use super::outside::Outside;
 use super::tables::{Nic, Tables};
 use super::unpack::Frame;
 use super::uplink::Uplink;
-use super::{NicKey, Notice, VNET_NONE, clock};
+use super::{NicKey, Notice, VNET_NONE};
 use crate::metrics::DropReason;
 use crate::nic::Side;
+use crate::sys::clock;
 use crate::types::MacAddr;
 use crate::wire::probe;
 
@@ -135,17 +136,17 @@ pub fn settle(uplink: &mut Uplink, tables: &mut Tables, out: &Outside) {
             (Err(reason), _) => Step::Dropped(reason),
             (Ok(()), Role::Return) => Step::Returned,
             (Ok(()), Role::Answer) => {
-                let written = clock();
+                let written = clock::now();
                 match uplink.inject(key, token, len, tables, out, written) {
                     Ok(()) => Step::Answered {
                         there: written.saturating_duration_since(came),
-                        back: clock().saturating_duration_since(written),
+                        back: clock::now().saturating_duration_since(written),
                     },
                     Err(reason) => Step::Dropped(reason),
                 }
             }
         };
-        out.tell(Notice::Probe { key, token, step, at: clock() });
+        out.tell(Notice::Probe { key, token, step, at: clock::now() });
     }
 }
 
@@ -156,7 +157,7 @@ pub fn start(
     out: &Outside,
     (key, token, len, until): (NicKey, u64, usize, Instant),
 ) {
-    let now = clock();
+    let now = clock::now();
     let Some(nic) = tables.nics.get_mut(&key) else { return };
     nic.expect(Expected { token, role: Role::Return, until }, now);
     let step = match uplink.inject(key, token, len, tables, out, now) {

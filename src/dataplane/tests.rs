@@ -83,6 +83,7 @@ impl End {
             peer: PEER,
             id: ID,
             queue: Queue::stand_in(queue.into(), offloads),
+            reads: true,
             contract: contract(),
             counters: Arc::clone(&nic),
             reply_arp: true,
@@ -213,8 +214,8 @@ fn a_burst_of_small_frames_shares_datagrams() {
     }
     let queue = Queue::stand_in(queue.into(), Offloads::TCP_UDP);
     let counters = Arc::clone(&client.nic);
-    let (key, peer, id, reply_arp) = (QUEUE, PEER, ID, false);
-    client.do_(Command::AddNic { key, peer, id, queue, contract: contract(), counters, reply_arp });
+    let (key, peer, id, reads, reply_arp) = (QUEUE, PEER, ID, true, false);
+    client.do_(Command::AddNic { key, peer, id, queue, reads, contract: contract(), counters, reply_arp });
     for i in 0..8 {
         assert_eq!(server.take().1, sample::udp_frame(false, 50 + i));
     }
@@ -421,6 +422,7 @@ fn a_dead_nic_is_told_once_and_the_worker_sleeps_on() {
         peer: PEER,
         id: NicId(4),
         queue: Queue::stand_in(queue.into(), Offloads::NONE),
+        reads: true,
         contract: contract(),
         counters: Arc::default(),
         reply_arp: false,

@@ -14,9 +14,10 @@ use super::downlink::Downlink;
 use super::outside::Outside;
 use super::tables::{Hold, Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
-use super::{Command, NicKey, Notice, VNET_NONE, capture, clock, probe};
+use super::{Command, NicKey, Notice, VNET_NONE, capture, probe};
 use crate::metrics::WorkerCounters;
 use crate::nic::Side;
+use crate::sys::clock;
 use crate::sys::poll::{Epoll, EventFd, Events, Interest, Ready};
 use crate::sys::udp::UdpSocket;
 
@@ -148,9 +149,10 @@ impl Worker {
 
     /// Sleeps, then gives everything that is ready one turn: the socket first, for it also says what is late.
     fn turn(&mut self, events: &mut Events) -> io::Result<Result<(), Stopped>> {
-        let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock()));
+        let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock::now()));
         self.epoll.wait(events, timeout)?;
-        let now = clock();
+        // Once a turn.
+        let now = clock::now();
         self.out.counters.wakeups.fetch_add(1, Relaxed);
         if events.iter().any(|e| e.token == COMMAND) && self.obey()?.is_err() {
             return Ok(Err(Stopped));
@@ -213,7 +215,7 @@ impl Worker {
                 nics.into_iter().for_each(|nic| self.close(nic));
                 sessions.into_iter().for_each(|index| self.downlink.forget(index));
             }
-            Command::AddNic { key, peer, id, queue, contract, counters, reply_arp } => {
+            Command::AddNic { key, peer, id, queue, reads, contract, counters, reply_arp } => {
                 let nic = Nic {
                     peer,
                     id,
@@ -226,7 +228,7 @@ impl Worker {
                     captures: Vec::new(),
                     expected: Vec::new(),
                 };
-                self.add_nic(key, nic);
+                self.add_nic(key, nic, reads);
             }
             Command::UpdateNic { key, contract, reply_arp } => {
                 if let Some(nic) = self.tables.nics.get_mut(&key) {
@@ -257,7 +259,7 @@ impl Worker {
             }
             Command::Expect { key, expected } => {
                 if let Some(nic) = self.tables.nics.get_mut(&key) {
-                    nic.expect(expected, clock());
+                    nic.expect(expected, clock::now());
                 }
             }
             Command::Probe { key, token, len, until } => {
@@ -293,11 +295,11 @@ impl Worker {
         }
     }
 
-    fn add_nic(&mut self, key: NicKey, nic: Nic) {
+    fn add_nic(&mut self, key: NicKey, nic: Nic, reads: bool) {
         if !self.tables.peers.contains_key(&nic.peer) {
             return;
         }
-        if let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ) {
+        if reads && let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ) {
             self.out.tell(Notice::NicDead { key, error });
             return;
         }

@@ -43,11 +43,6 @@ pub enum NicError {
         /// What was asked for.
         wanted: NicMode,
     },
-    /// A tap that exists has one queue.
-    #[error(
-        "{0} is a tap without several queues; make it anew with `ip tuntap add {0} mode tap multi_queue`, or use one queue"
-    )]
-    OneQueue(NicName),
     /// A macvtap does not exist, and there is no parent to make it on.
     #[error(
         "{0} does not exist; give the NIC a parent (parent = \"eth0\"), or run `ip link add link eth0 name {0} type macvtap mode bridge`"

@@ -27,6 +27,11 @@ impl Queue {
         Self { file: fd.into(), offloads }
     }
 
+    /// Another handle on the same queue, for one that only writes.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, offloads: self.offloads })
+    }
+
     /// Reads one frame and returns its length, header included. Room for 65,535 bytes and the header and tags is
     /// enough for any; what does not fit is cut off. `WouldBlock`: there is none.
     ///

@@ -20,10 +20,7 @@ pub(super) fn open(
     if let Some(kind) = before.as_ref().map(Link::kind_name).filter(|kind| *kind != "tun") {
         return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Tap });
     }
-    let files = (0..queues)
-        .map(|_| attach(devices, request, queues > 1, before.is_some()))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(|e| explain(name, queues, e))?;
+    let files = attach(devices, request, queues, before.is_some()).map_err(|e| explain(name, e))?;
     let link = match netlink.link(name)? {
         Some(link) => link,
         None => return Err(NicError::queue(name, "find", ErrorKind::NotFound.into())),
@@ -38,24 +35,32 @@ pub(super) fn open_device() -> io::Result<File> {
     tun::open(Path::new("/dev/net/tun"))
 }
 
-fn attach(devices: &dyn Devices, request: &NicRequest, many: bool, exists: bool) -> io::Result<File> {
-    let name = &request.spec.name;
-    let file = devices.tun(request.stack.netns.as_ref())?;
-    match tun::attach_tap(&file, name.as_str(), many) {
-        // It was made for several queues, of which we take one.
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) && exists && !many => {
-            tun::attach_tap(&file, name.as_str(), true)?;
+/// As many queues as are wanted; one of a tap that was made with one.
+fn attach(devices: &dyn Devices, request: &NicRequest, queues: usize, exists: bool) -> io::Result<Vec<File>> {
+    let (name, netns) = (&request.spec.name, request.stack.netns.as_ref());
+    let mut many = queues > 1;
+    let first = devices.tun(netns)?;
+    match tun::attach_tap(&first, name.as_str(), many) {
+        // It was made with one queue and we want several, or for several of which we take one.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) && exists => {
+            many = !many;
+            tun::attach_tap(&first, name.as_str(), many)?;
         }
         other => other?,
     }
-    Ok(file)
+    let mut files = vec![first];
+    while many && files.len() < queues {
+        let file = devices.tun(netns)?;
+        tun::attach_tap(&file, name.as_str(), true)?;
+        files.push(file);
+    }
+    Ok(files)
 }
 
-fn explain(name: &NicName, queues: usize, error: io::Error) -> NicError {
+fn explain(name: &NicName, error: io::Error) -> NicError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV) => NicError::NoTunDevice,
         Some(libc::EBUSY) => NicError::Busy(name.clone()),
-        Some(libc::EINVAL) if queues > 1 => NicError::OneQueue(name.clone()),
         // The kernel's word for a tun interface, which carries packets, not frames.
         Some(libc::EINVAL) => {
             NicError::WrongKind { name: name.clone(), kind: "tun".into(), wanted: NicMode::Tap }

@@ -4,6 +4,7 @@ mod push;
 mod resolve;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use tracing::{debug, info, warn};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
 use super::capture;
-use super::control::{LinkEvents, Signals, Wish, until};
+use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
 use super::load;
 use super::path::{any_like, ceiling};
-use super::plane::Plane;
+use super::plane::{self, Plane, local_addr};
 use super::ports::{Ports, Wanted};
 use super::probe::{self, Probes};
 use super::sandbox::{self, Sandbox};
@@ -36,6 +37,7 @@ use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
 use crate::proto::client::{Client, ClientParams, SERVER};
 use crate::proto::output::Event;
+use crate::sys::clock;
 use crate::sys::udp::UdpSocket;
 use crate::types::{NicStack, Path, Suite};
 use crate::wire::control::{Control, PushState, REPORT_NICS};
@@ -68,6 +70,7 @@ struct Session {
     ports: Ports,
     links: LinkEvents,
     signals: Signals,
+    sleeps: Sleeps,
     resolver: Resolver,
     pushes: Pushes,
     _sandbox: Sandbox,
@@ -93,22 +96,24 @@ struct Session {
 
 impl Session {
     fn start(config: ClientConfig, path: &std::path::Path, keeper: Rc<Keeper>) -> Result<Self, Failure> {
-        let now = Instant::now();
+        let now = clock::now();
         let params = params(&config)?;
         let public = params.identity.public();
         let rng = StdRng::from_rng(&mut rand::rng());
         let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let client = Client::new(now, params, rng)
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
-        let socket = bind().map_err(|e| cannot("open a UDP socket", e))?;
-        let local = socket.local_addr().map_err(|e| cannot("read the socket's address", e))?;
+        let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
+        let sockets = bind(workers).map_err(|e| cannot("open a UDP socket", e))?;
+        let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address", e))?;
         let asked = Listener::open(path);
         // A client reads no file after this.
         let sandbox = sandbox::confine(&[]);
         let (mut plane, notices) =
-            Plane::start(socket, Side::Client).map_err(|e| cannot("start the data plane", e))?;
+            Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces", e))?;
+        let sleeps = Sleeps::new().map_err(|e| cannot("watch the clock", e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals", e))?;
         let mut ports = Ports::new(Rc::clone(&keeper));
         ports.set(now, &mut plane, local_nics(&config)).map_err(|e| Failure::Refused(e.to_string()))?;
@@ -124,6 +129,7 @@ impl Session {
             ports,
             links,
             signals,
+            sleeps,
             _sandbox: sandbox,
             asked,
             proofs: Probes::default(),
@@ -142,7 +148,7 @@ impl Session {
 
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
-            self.drain(Instant::now());
+            self.drain(clock::now());
             let due = self.due();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
@@ -151,23 +157,24 @@ impl Session {
                     Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),
                     Wish::Rekey => self.client.rekey(),
                 },
-                Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
-                events = self.links.next() => self.handle_links(Instant::now(), &events),
-                address = self.resolver.next() => self.handle_address(Instant::now(), address),
+                Some(notice) = self.notices.recv() => self.handle_notice(clock::now(), notice)?,
+                events = self.links.next() => self.handle_links(clock::now(), &events),
+                address = self.resolver.next() => self.handle_address(clock::now(), address),
                 job = self.pushes.next() => {
-                    if let Some(status) = self.handle_job(Instant::now(), job) {
+                    if let Some(status) = self.handle_job(clock::now(), job) {
                         return Ok(self.stop(status));
                     }
                 }
-                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
-                () = until(due) => self.handle_timeout(Instant::now()),
+                asker = self.asked.next() => self.handle_asker(clock::now(), asker),
+                slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
+                () = until(due) => self.handle_timeout(clock::now()),
             }
         }
     }
 
     /// Everything is put back; the server hears a good-bye. The workers end before the interfaces go.
     fn stop(&mut self, status: u8) -> u8 {
-        let now = Instant::now();
+        let now = clock::now();
         let established = self.client.is_established();
         self.client.shut_down(now);
         self.drain(now);
@@ -478,9 +485,9 @@ fn has_aes() -> bool {
 }
 
 /// A socket for IPv6 and IPv4; for IPv4 alone where the kernel has no IPv6.
-fn bind() -> std::io::Result<UdpSocket> {
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), false)
-        .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), false))
+fn bind(workers: NonZeroU8) -> std::io::Result<Vec<UdpSocket>> {
+    plane::bind((Ipv6Addr::UNSPECIFIED, 0).into(), workers)
+        .or_else(|_| plane::bind((Ipv4Addr::UNSPECIFIED, 0).into(), workers))
 }
 
 /// The NICs of the client's own file, whose numbers the server will tell.

@@ -1,15 +1,16 @@
-//! What both control loops wait for besides the workers: signals, link events, and a time.
+//! What both control loops wait for besides the workers: signals, link events, the machine's waking up, and a time.
 
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::nic::events::{Event, Events};
+use crate::sys::clock::{self, ClockChanges};
 use crate::sys::poll::await_readable;
 
 /// What a person or a supervisor wants.
@@ -96,10 +97,42 @@ impl LinkEvents {
     }
 }
 
-/// Waits until `at`; for ever where that is `None`.
+/// Sleeps of the machine, waited for.
+pub struct Sleeps {
+    changes: ClockChanges,
+    /// The same timer, as the reactor knows it.
+    ready: AsyncFd<OwnedFd>,
+}
+
+impl Sleeps {
+    /// From now on.
+    pub fn new() -> io::Result<Self> {
+        clock::notice_sleep();
+        let changes = ClockChanges::watch()?;
+        let ready = await_readable(changes.as_fd().try_clone_to_owned()?)?;
+        Ok(Self { changes, ready })
+    }
+
+    /// How long the machine has slept, once it is awake again. [`clock::now`] has been put forward by as much.
+    pub async fn next(&mut self) -> Duration {
+        loop {
+            let Ok(mut ready) = self.ready.readable().await else {
+                // The reactor is gone, and with it whoever waits.
+                return std::future::pending().await;
+            };
+            self.changes.taken();
+            ready.clear_ready();
+            if let Some(slept) = clock::notice_sleep() {
+                return slept;
+            }
+        }
+    }
+}
+
+/// Waits until [`clock::now`] shows `at`; for ever where that is `None`.
 pub async fn until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(clock::plain(at).into()).await,
         None => std::future::pending().await,
     }
 }

@@ -1,6 +1,8 @@
 //! The workers, as the control loop sees them.
 
 use std::io;
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -16,8 +18,9 @@ use crate::metrics::{DropReason, NicCounters, Traffic};
 use crate::nic::{Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::{Event, Output, PeerId};
-use crate::sys::udp::UdpSocket;
+use crate::sys::udp::{Sharing, UdpSocket};
 use crate::types::NicId;
+use crate::wire::datagram::{LANE_OFFSET, Type};
 
 /// Notices that may wait for the control loop. More are dropped, and counted.
 const NOTICES: usize = 1024;
@@ -25,12 +28,32 @@ const NOTICES: usize = 1024;
 /// Bytes that the kernel may hold for the socket each way: at 10 Gbit/s, some milliseconds.
 const SOCKET_BUFFER: usize = 4 << 20;
 
+/// Most workers where the config does not say.
+const MOST_USUAL: NonZeroU8 = NonZeroU8::new(4).unwrap();
+
 /// The data plane of this process.
 pub struct Plane {
     workers: Vec<WorkerHandle>,
     /// For the control loop's own datagrams.
     socket: UdpSocket,
     next_key: u32,
+}
+
+/// One socket for each worker, on one address. Each session's lanes are shared out over them: a worker at one end gets
+/// what one worker at the other has sealed. Handshakes and control records are the first's.
+pub fn bind(addr: SocketAddr, workers: NonZeroU8) -> io::Result<Vec<UdpSocket>> {
+    UdpSocket::bind_group(addr, workers.get().into(), Sharing { kind: Type::Data as u8, offset: LANE_OFFSET })
+}
+
+/// The address that they share.
+pub fn local_addr(sockets: &[UdpSocket]) -> io::Result<SocketAddr> {
+    sockets.first().ok_or(io::ErrorKind::InvalidInput)?.local_addr()
+}
+
+/// As many as there are pairs of processors, at most four: what the kernel does for a frame wants as much again.
+pub fn usual_workers() -> NonZeroU8 {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    u8::try_from(processors / 2).ok().and_then(NonZeroU8::new).map_or(NonZeroU8::MIN, |n| n.min(MOST_USUAL))
 }
 
 /// What a worker needs to know of a NIC besides its queue.
@@ -49,18 +72,22 @@ pub struct NicSetup {
 }
 
 impl Plane {
-    /// Starts the workers on a socket.
-    pub fn start(socket: UdpSocket, side: Side) -> io::Result<(Self, mpsc::Receiver<Notice>)> {
-        let (receive, send) = socket.set_buffers(SOCKET_BUFFER, SOCKET_BUFFER)?;
-        if receive.min(send) < SOCKET_BUFFER {
-            warn!(receive, send, "socket buffers are small; raise net.core.rmem_max and wmem_max");
-        }
+    /// Starts a worker on each of these sockets, which share one address ([`bind`]).
+    pub fn start(sockets: Vec<UdpSocket>, side: Side) -> io::Result<(Self, mpsc::Receiver<Notice>)> {
+        let socket = sockets.first().ok_or(io::ErrorKind::InvalidInput)?.try_clone()?;
         let (tell, notices) = mpsc::channel(NOTICES);
-        let worker = spawn(socket.try_clone()?, &WorkerConfig::new(side, "tap-rs-plane"), tell)?;
-        Ok((Self { workers: vec![worker], socket, next_key: 0 }, notices))
+        let mut workers = Vec::with_capacity(sockets.len());
+        for (i, socket) in sockets.into_iter().enumerate() {
+            let (receive, send) = socket.set_buffers(SOCKET_BUFFER, SOCKET_BUFFER)?;
+            if i == 0 && receive.min(send) < SOCKET_BUFFER {
+                warn!(receive, send, "socket buffers are small; raise net.core.rmem_max and wmem_max");
+            }
+            workers.push(spawn(socket, &WorkerConfig::new(side, format!("tap-rs-plane{i}")), tell.clone())?);
+        }
+        Ok((Self { workers, socket, next_key: 0 }, notices))
     }
 
-    /// How many queues each NIC is to have.
+    /// How many queues each NIC should have.
     pub fn queues(&self) -> usize {
         self.workers.len()
     }
@@ -104,11 +131,21 @@ impl Plane {
         self.all(|| Command::RemovePeer(key(peer)));
     }
 
-    /// Hands a NIC's queues to the workers.
-    pub fn add_nic(&mut self, queues: Vec<Queue>, setup: &NicSetup) -> NicKey {
+    /// Hands a NIC's queues to the workers, one to each. Where there are fewer, some workers only write, and who reads
+    /// changes from NIC to NIC.
+    pub fn add_nic(&mut self, mut queues: Vec<Queue>, setup: &NicSetup) -> NicKey {
         let nic = NicKey(self.next_key);
         self.next_key = self.next_key.wrapping_add(1);
-        for (worker, queue) in self.workers.iter().zip(queues) {
+        let writers = self.workers.len().saturating_sub(queues.len());
+        let more: io::Result<Vec<_>> =
+            queues.first().into_iter().cycle().take(writers).map(Queue::try_clone).collect();
+        let readers = queues.len();
+        queues.extend(
+            more.inspect_err(|e| warn!("some workers cannot write to a NIC: {e}")).unwrap_or_default(),
+        );
+        let start = usize::try_from(nic.0).unwrap_or(0).checked_rem(self.workers.len()).unwrap_or(0);
+        let workers = self.workers.iter().cycle().skip(start);
+        for ((i, queue), worker) in queues.into_iter().enumerate().zip(workers) {
             let setup = setup.clone();
             tell(
                 worker,
@@ -117,6 +154,7 @@ impl Plane {
                     peer: key(setup.peer),
                     id: setup.id,
                     queue,
+                    reads: i < readers,
                     contract: Box::new(setup.contract),
                     counters: setup.counters,
                     reply_arp: setup.reply_arp,
@@ -136,7 +174,7 @@ impl Plane {
         self.all(|| Command::Hold { key: nic, on });
     }
 
-    /// Sends frames out of a NIC.
+    /// Sends frames out of a NIC; any worker can.
     pub fn announce(&self, nic: NicKey, frames: Vec<Vec<u8>>) {
         if let Some(worker) = self.workers.first() {
             tell(worker, Command::Announce { key: nic, frames });
@@ -186,10 +224,16 @@ impl Plane {
     pub fn snapshot(&self) -> model::Plane {
         let mut sum = model::Plane { workers: self.workers.len(), ..model::Plane::default() };
         for c in self.workers.iter().map(WorkerHandle::counters) {
-            sum.wakeups = sum.wakeups.saturating_add(c.wakeups.load(Relaxed));
+            let one = model::Worker {
+                wakeups: c.wakeups.load(Relaxed),
+                sent: trains(&c.sent),
+                received: trains(&c.received),
+            };
+            sum.wakeups = sum.wakeups.saturating_add(one.wakeups);
             sum.salvaged = sum.salvaged.saturating_add(c.salvaged.load(Relaxed));
-            add(&mut sum.sent, &c.sent);
-            add(&mut sum.received, &c.received);
+            add(&mut sum.sent, &one.sent);
+            add(&mut sum.received, &one.received);
+            sum.by_worker.push(one);
         }
         sum.drops = self.drops().into_iter().map(|(r, n)| (r.label().to_owned(), n)).collect();
         sum
@@ -202,14 +246,18 @@ impl Plane {
     }
 }
 
-fn add(sum: &mut model::Trains, traffic: &Traffic) {
-    for (sum, counter) in [
-        (&mut sum.trains, &traffic.trains),
-        (&mut sum.datagrams, &traffic.datagrams),
-        (&mut sum.bytes, &traffic.bytes),
-    ] {
-        *sum = sum.saturating_add(counter.load(Relaxed));
+fn trains(traffic: &Traffic) -> model::Trains {
+    model::Trains {
+        trains: traffic.trains.load(Relaxed),
+        datagrams: traffic.datagrams.load(Relaxed),
+        bytes: traffic.bytes.load(Relaxed),
     }
+}
+
+fn add(sum: &mut model::Trains, part: &model::Trains) {
+    sum.trains = sum.trains.saturating_add(part.trains);
+    sum.datagrams = sum.datagrams.saturating_add(part.datagrams);
+    sum.bytes = sum.bytes.saturating_add(part.bytes);
 }
 
 /// A worker that is gone has said so itself.

@@ -17,12 +17,12 @@ use tracing::{debug, error, info, warn};
 use self::advice::Advice;
 use self::roster::Roster;
 use super::capture;
-use super::control::{LinkEvents, Signals, Wish, until};
+use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::keeper::Keeper;
 use super::path::{any_like, ceiling};
-use super::plane::Plane;
+use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
 use super::probe::{self, Probes};
 use super::sandbox::{self, Sandbox};
@@ -34,7 +34,7 @@ use crate::keys::{PresharedKey, PrivateKey};
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{ClientSpec, Server, ServerParams};
-use crate::sys::udp::UdpSocket;
+use crate::sys::clock;
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, PushState, Report};
 use crate::wire::datagram::{Header, Type};
@@ -71,6 +71,7 @@ struct Host {
     roster: Roster,
     links: LinkEvents,
     signals: Signals,
+    sleeps: Sleeps,
     local: SocketAddr,
     _sandbox: Sandbox,
     /// Both ends of each client's path, as long as it has a session.
@@ -95,7 +96,7 @@ struct Heard {
 
 impl Host {
     fn start(config: ServerConfig, file: ConfigFile, keeper: Rc<Keeper>) -> Result<Self, Failure> {
-        let now = Instant::now();
+        let now = clock::now();
         let cannot = |what: String, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let params = ServerParams {
             identity: PrivateKey::read(&config.common.private_key)?,
@@ -104,13 +105,15 @@ impl Host {
         };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
-        let socket = UdpSocket::bind(config.bind, false).map_err(|e| bind_failed(config.bind, &e))?;
-        let local = socket.local_addr().map_err(|e| cannot("read the socket's address".into(), e))?;
+        let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
+        let sockets = plane::bind(config.bind, workers).map_err(|e| bind_failed(config.bind, &e))?;
+        let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);
         let sandbox = sandbox::confine(&folders(&file.path, &config));
         let (plane, notices) =
-            Plane::start(socket, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
+            Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
+        let sleeps = Sleeps::new().map_err(|e| cannot("watch the clock".into(), e))?;
         let signals = Signals::new().map_err(|e| cannot("watch for signals".into(), e))?;
         let mut host = Self {
             server,
@@ -120,6 +123,7 @@ impl Host {
             roster: Roster::default(),
             links,
             signals,
+            sleeps,
             local,
             _sandbox: sandbox,
             tunnels: BTreeMap::new(),
@@ -142,26 +146,27 @@ impl Host {
 
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
-            self.drain(Instant::now());
+            self.drain(clock::now());
             let due = [self.server.poll_timeout(), self.ports.poll_timeout(), self.proofs.poll_timeout()];
             let due = due.into_iter().flatten().min();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop()),
-                    Wish::Reload => self.reload(Instant::now()),
+                    Wish::Reload => self.reload(clock::now()),
                     Wish::Rekey => warn!("SIGUSR1 renews the session on a client; a server answers its clients"),
                 },
-                Some(notice) = self.notices.recv() => self.handle_notice(Instant::now(), notice)?,
+                Some(notice) = self.notices.recv() => self.handle_notice(clock::now(), notice)?,
                 events = self.links.next() => {
-                    self.ports.handle_links(Instant::now(), &mut self.plane, None, &events);
+                    self.ports.handle_links(clock::now(), &mut self.plane, None, &events);
                 }
                 (netns, events) = self.ports.next_events() => {
-                    self.ports.handle_links(Instant::now(), &mut self.plane, Some(&netns), &events);
+                    self.ports.handle_links(clock::now(), &mut self.plane, Some(&netns), &events);
                 }
-                asker = self.asked.next() => self.handle_asker(Instant::now(), asker),
+                asker = self.asked.next() => self.handle_asker(clock::now(), asker),
+                slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
                 () = until(due) => {
-                    let now = Instant::now();
+                    let now = clock::now();
                     self.server.handle_timeout(now);
                     self.ports.handle_timeout(now, &mut self.plane);
                     self.probes(now, Probes::handle_timeout);
@@ -172,7 +177,7 @@ impl Host {
 
     /// Every client hears a good-bye. The workers end before the interfaces go.
     fn stop(&mut self) -> u8 {
-        let now = Instant::now();
+        let now = clock::now();
         self.server.shut_down(now);
         self.drain(now);
         self.ports.log_drops();
@@ -204,6 +209,7 @@ impl Host {
             ("private_key", config.common.private_key != self.config.common.private_key),
             ("log", config.common.log != self.config.common.log),
             ("suites", config.suites != self.config.suites),
+            ("workers", config.common.workers != self.config.common.workers),
         ];
         for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
             warn!("a changed {key} takes effect when the server is restarted");

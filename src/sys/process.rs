@@ -1,5 +1,4 @@
-//! What a process does to itself and its children: namespaces and mounts, daemons, process attributes, the clock
-//! that runs on in suspend.
+//! What a process does to itself and its children: namespaces and mounts, daemons, process attributes.
 
 use std::ffi::{CStr, CString, c_int, c_uint};
 use std::fmt::Display;
@@ -10,7 +9,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::ptr;
-use std::time::Duration;
 
 use super::check;
 
@@ -108,14 +106,6 @@ pub fn signal_group(leader: u32, signal: c_int) -> io::Result<()> {
 pub fn keep_memory_private() -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0 as libc::c_ulong) }).map(drop)
-}
-
-/// Time since boot, time asleep included (`CLOCK_BOOTTIME`).
-pub fn time_since_boot() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one `timespec`. The clock exists since Linux 2.6.39; without it, time is 0.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// True for root.
@@ -302,7 +292,7 @@ pub fn replace_stdio(file: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::process::Stdio;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -352,11 +342,5 @@ mod tests {
     fn a_threaded_process_does_not_become_a_daemon() {
         // The test runner has threads.
         assert!(daemonize().is_err());
-    }
-
-    #[test]
-    fn time_since_boot_does_not_stand_still() {
-        let before = time_since_boot();
-        assert!(before > Duration::ZERO && time_since_boot() > before);
     }
 }

@@ -6,6 +6,7 @@
 
 mod ancillary;
 mod batch;
+mod group;
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
@@ -17,6 +18,7 @@ use libc::{c_int, socklen_t};
 
 use self::ancillary::{Control, SockAddr};
 pub use self::batch::{Received, RecvBatch, SLOT_LEN};
+pub use self::group::Sharing;
 use super::{check, option, set_option};
 use crate::types::Path;
 

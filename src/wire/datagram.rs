@@ -40,6 +40,9 @@ pub const NOISE_2_LEN: usize = 64;
 pub const RESP_LEN: usize = 12 + NOISE_2_LEN + MAC_LEN;
 /// Bytes of a DATA datagram before its ciphertext.
 pub const DATA_HEADER_LEN: usize = 16;
+
+/// Where the lane is in a DATA datagram: the highest byte of its counter.
+pub const LANE_OFFSET: u8 = 15;
 /// Bytes of the payload of either handshake message.
 pub const NOISE_PAYLOAD_LEN: usize = 16;
 

@@ -455,3 +455,36 @@ fn two_boxes_with_one_key_are_told_and_damped() {
     let handshakes = sim.server_events.iter().filter(|(_, e)| established(e)).count();
     assert!(handshakes < 40, "{handshakes} handshakes in a minute");
 }
+
+#[test]
+fn a_box_that_wakes_up_is_back_at_once_however_long_it_slept() {
+    for slept in [secs(5), secs(3600), secs(10 * 365 * 86_400)] {
+        let mut sim = Sim::new(Spec::default());
+        sim.establish();
+        sim.run(secs(30));
+        sim.asleep = true;
+        // The server keeps its own time; a decade of it would be long to simulate.
+        sim.run(slept.min(secs(3600)));
+        sim.now += slept.saturating_sub(secs(3600));
+        sim.asleep = false;
+        let (before, awake) = (sim.server_plane.frames.len(), sim.now);
+        let crossed = |sim: &mut Sim| {
+            sim.send_up(b"awake");
+            sim.server_plane.frames.len() > before
+        };
+        assert!(sim.run_until(awake + secs(4), crossed), "after {slept:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_ten_years_ends_nothing() {
+    let mut sim = Sim::new(Spec::default());
+    sim.establish();
+    let past = sim.now - secs(10 * 365 * 86_400);
+    sim.client.handle_timeout(past);
+    sim.server.as_mut().unwrap().handle_timeout(past);
+    sim.run(secs(300));
+    assert!(exchange(&mut sim, secs(10), ms(100)) > 0);
+    assert_eq!(sim.server_plane.frames.len(), 100);
+    assert_eq!(sim.client_plane.frames.len(), 100);
+}

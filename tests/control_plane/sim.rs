@@ -147,6 +147,8 @@ pub struct Sim {
     pub server_events: Vec<(Duration, Event)>,
     pub spec: Spec,
     pub wakes: u64,
+    /// The client's box sleeps: nothing reaches it, and its timers do not run.
+    pub asleep: bool,
     /// Every datagram that was ever sent.
     pub record: Vec<Datagram>,
     flying: BTreeMap<(Instant, u64), Datagram>,
@@ -214,6 +216,7 @@ impl Sim {
             server_events: Vec::new(),
             spec,
             wakes: 0,
+            asleep: false,
             record: Vec::new(),
             flying: BTreeMap::new(),
             sequence: 0,
@@ -302,7 +305,7 @@ impl Sim {
                 return true;
             }
             let link = self.flying.first_key_value().map(|((t, _), _)| *t);
-            let client = self.client.poll_timeout();
+            let client = self.client.poll_timeout().filter(|_| !self.asleep);
             let server = self.server.as_ref().and_then(Server::poll_timeout);
             let Some(next) = [link, client, server].into_iter().flatten().min().filter(|t| *t <= end) else {
                 self.now = end;
@@ -335,6 +338,9 @@ impl Sim {
         // As a socket says it: with the address that it came to.
         let from = Path { remote: d.from, local: Some(d.to.ip()) };
         if d.to == self.client_addr {
+            if self.asleep {
+                return;
+            }
             if Header::decode(&d.bytes).is_ok_and(|h| h.kind != Type::Data) {
                 if let Err(reason) = self.client.handle_datagram(now, &d.bytes) {
                     self.client_plane.drop(reason);

@@ -25,3 +25,4 @@ mod routing;
 mod running;
 mod stage;
 mod status;
+mod workers;

@@ -175,7 +175,7 @@ fn without_root_it_is_said_who_may() {
     };
     assert_has(&run(&lab.server, &["-c", "s.toml"]), &["tap0x0", "run as root"]);
     assert_has(&run(&lab.sites[0].client, &["-c", "c.toml"]), &["mv0", "run as root"]);
-    assert_has(&run(&lab.server, &["status"]), &["only root may ask", "put `sudo` before"]);
+    assert_has(&run(&lab.server, &["status"]), &["only root may ask", "put `sudo` before the command"]);
     assert_has(&run(&lab.server, &["demo"]), &["only root may", "`sudo tap-rs demo`"]);
     assert_has(
         &run(&lab.server, &["keygen", "--out", "/etc/x.key"]),

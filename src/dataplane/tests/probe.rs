@@ -14,12 +14,12 @@ fn step(end: &mut End) -> (u64, Step) {
 }
 
 fn expect(end: &End, token: u64) {
-    let until = Instant::now() + PATIENCE;
+    let until = crate::sys::clock::now() + PATIENCE;
     end.do_(Command::Expect { key: QUEUE, expected: Expected { token, role: Role::Answer, until } });
 }
 
 fn send_probe(end: &End, token: u64, len: usize) {
-    end.do_(Command::Probe { key: QUEUE, token, len, until: Instant::now() + PATIENCE });
+    end.do_(Command::Probe { key: QUEUE, token, len, until: crate::sys::clock::now() + PATIENCE });
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_marked_frame_is_good_once_and_only_where_it_is_expected() {
     send_probe(&client, 9, 60);
     assert_eq!(step(&mut client), (9, Step::Sent));
     let dropped = |n| {
-        let end = Instant::now() + PATIENCE;
+        let end = crate::sys::clock::now() + PATIENCE;
         while server.nic.drops.of(DropReason::StrayProbe) < n {
             assert!(Instant::now() < end);
             std::thread::yield_now();
@@ -76,7 +76,7 @@ fn a_lan_cannot_send_a_marked_frame() {
     let (client, server) = End::pair();
     expect(&server, 10);
     client.put(VnetHeader::default(), &frame(NIC, HOST, 10, 60));
-    let end = Instant::now() + PATIENCE;
+    let end = crate::sys::clock::now() + PATIENCE;
     while client.nic.drops.of(DropReason::StrayProbe) == 0 {
         assert!(Instant::now() < end);
         std::thread::yield_now();

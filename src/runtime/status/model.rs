@@ -162,6 +162,20 @@ pub struct Plane {
     pub salvaged: u64,
     /// What was dropped before it was known to be a NIC's, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Each worker's part.
+    #[serde(default)]
+    pub by_worker: Vec<Worker>,
+}
+
+/// One worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Returns from `epoll_wait`.
+    pub wakeups: u64,
+    /// What it has sent.
+    pub sent: Trains,
+    /// What it has received.
+    pub received: Trains,
 }
 
 /// Trains of datagrams.
