@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Level, Overrides, Role};
+use crate::config::{Level, NicArg, Overrides, Role, ServerAddr, Span};
+use crate::types::NicName;
 
 /// The config file of the original, used where none is named.
 pub const DEFAULT_CONFIG: &str = "default_config.toml";
@@ -12,6 +13,9 @@ pub const DEFAULT_CONFIG: &str = "default_config.toml";
 const EXAMPLES: &str = "\
 Examples:
   tap-rs demo                           see it work here, then all is gone again
+  tap-rs init                           ask a little, write configs and keys
+  tap-rs invite branch -c server.toml   let a new box in; prints a string
+  tap-rs join STRING                    be that box
   tap-rs keygen --out keys/client.key   make a key pair; prints the public key
   tap-rs check -c client.toml           say what is wrong with it, and where
   tap-rs -c client.toml                 run it; run_mode in it says as what
@@ -59,6 +63,16 @@ pub enum Command {
     Server(FileArgs),
     /// Check a config, its keys and scripts; say what is wrong, and where
     Check(ClientArgs),
+    /// Write a matching pair of configs, with keys; asks for what is not given
+    Init(InitArgs),
+    /// Let a new box become a client: prints a string for `tap-rs join` there
+    Invite(InviteArgs),
+    /// Become a client, with the string that `tap-rs invite` printed on the server
+    Join(JoinArgs),
+    /// Add, remove and list a server's clients, and change their keys
+    Clients(ClientsArgs),
+    /// Have a running tap-rs read its config again; says what changes (as root)
+    Reload(ReloadArgs),
     /// Say how the tap-rs that run on this machine are doing (as root)
     Status(StatusArgs),
     /// Examine a config, this machine and the tunnel; say what is wrong and what mends it (as root)
@@ -126,6 +140,130 @@ pub struct CaptureArgs {
     /// Only frames that were dropped
     #[arg(long)]
     pub dropped: bool,
+}
+
+/// Whose config to read again.
+#[derive(Args, Clone, Debug)]
+pub struct ReloadArgs {
+    /// Which one: its config file, or that file's name without `.toml` [default: the only one that runs]
+    pub name: Option<String>,
+
+    /// Say what would change, and change nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+}
+
+/// A new pair of configs.
+#[derive(Args, Clone, Debug, Default)]
+pub struct InitArgs {
+    /// Write into this folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+
+    /// Where clients reach the server: HOST:PORT
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: Option<ServerAddr>,
+
+    /// The server's config alone; clients come by `tap-rs invite`
+    #[arg(long)]
+    pub server_only: bool,
+
+    /// The client's name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// The client's interface on the LAN
+    #[arg(long, value_name = "IFNAME")]
+    pub parent: Option<NicName>,
+
+    /// A NIC to project, `ip=ADDRESS/PREFIX`; behind commas perhaps mac=, ifname=, client_ifname=, mtu=. May be
+    /// repeated
+    #[arg(long, value_name = "NIC")]
+    pub nic: Vec<NicArg>,
+}
+
+/// A new client to come.
+#[derive(Args, Clone, Debug)]
+pub struct InviteArgs {
+    /// The client's name; one that is there already gets another key
+    pub name: String,
+
+    /// The server's config [default: default_config.toml, if there is one]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How long it may be used: 90s, 30m, 1h or 7d
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub valid: Span,
+
+    /// Where clients reach the server, instead of `public_addr`
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: Option<ServerAddr>,
+
+    /// A NIC for it, `ip=ADDRESS/PREFIX`; behind commas perhaps mac=, ifname=, client_ifname=, mtu=. May be repeated
+    #[arg(long, value_name = "NIC")]
+    pub nic: Vec<NicArg>,
+}
+
+/// An invite to be used.
+#[derive(Args, Clone, Debug)]
+pub struct JoinArgs {
+    /// What `tap-rs invite` printed; `-` reads it from standard input [default: asks]
+    pub string: Option<String>,
+
+    /// Write client.toml and client.key into this folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+
+    /// The interface on the LAN, which macvtaps are made on
+    #[arg(long, value_name = "IFNAME")]
+    pub parent: Option<NicName>,
+}
+
+/// What to do with a server's clients.
+#[derive(Args, Clone, Debug)]
+pub struct ClientsArgs {
+    /// The server's config [default: default_config.toml, if there is one]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClientsCommand,
+}
+
+/// What to do with a server's clients.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClientsCommand {
+    /// Add a client whose public key is known
+    Add {
+        /// Its name
+        name: String,
+        /// Its public key, or a file that holds it
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// A NIC for it, `ip=ADDRESS/PREFIX`; behind commas perhaps mac=, ifname=, client_ifname=, mtu=. May be repeated
+        #[arg(long, value_name = "NIC")]
+        nic: Vec<NicArg>,
+    },
+    /// Remove a client; it is shut out at once
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Change a client's key: first both count, after `--finish` the new one alone
+    Rotate {
+        /// Its name
+        name: String,
+        /// Its new public key, or a file that holds it
+        #[arg(value_name = "KEY", required_unless_present = "finish", conflicts_with = "finish")]
+        key: Option<String>,
+        /// Drop the old key
+        #[arg(long)]
+        finish: bool,
+    },
+    /// Say which clients there are
+    List,
 }
 
 /// A config file, and what may be said over it on either side.

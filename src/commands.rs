@@ -1,8 +1,11 @@
-//! The commands that answer and end: keys and `check`.
+//! The commands that answer and end: keys, `check`, `init`.
 //!
 //! Secrets go straight to the descriptor, past the standard library's buffers, which nobody wipes.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+pub mod ask;
+pub mod init;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -81,7 +84,7 @@ pub fn genpsk(out: Option<&Path>) -> Result<(), Failure> {
 
 /// Checks a config and says what it would run.
 pub fn check(args: &FileArgs, overrides: &Overrides) -> Result<(), Failure> {
-    let path = config_path(args)?;
+    let path = config_path(args.config.as_deref())?;
     let checked = config::load(&path, overrides);
     let warnings = checked.as_ref().map_or_else(|report| &report.warnings, |(_, warnings)| warnings);
     for warning in warnings {
@@ -95,9 +98,9 @@ pub fn check(args: &FileArgs, overrides: &Overrides) -> Result<(), Failure> {
 }
 
 /// The config file that was named, or else the original's default where it exists.
-pub fn config_path(args: &FileArgs) -> Result<PathBuf, Failure> {
-    match &args.config {
-        Some(path) => Ok(path.clone()),
+pub fn config_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    match named {
+        Some(path) => Ok(path.to_owned()),
         None if Path::new(DEFAULT_CONFIG).exists() => Ok(PathBuf::from(DEFAULT_CONFIG)),
         None => {
             Err(Failure::Usage("no config file; name one with `-c FILE`, or see `tap-rs --help`".to_owned()))
@@ -125,7 +128,7 @@ fn server_summary(path: &Path, s: &ServerConfig) -> String {
     let mut lines = vec![format!("{}: ok, a server on {}", path.display(), s.bind)];
     for client in &s.clients {
         let psk = if client.psk.is_some() { ", with a pre-shared key" } else { "" };
-        lines.push(format!("  client {}: {}{psk}", client.name, client.key));
+        lines.push(format!("  client {}: {}{psk}", client.name, client.says_who()));
         lines.extend(client.nics.iter().map(|n| nic_line(&n.spec, s.mode, "  ")));
         if let Some(script) = &client.script {
             lines.push(format!(
@@ -159,7 +162,8 @@ fn warn_of_readers() {
     }
 }
 
-fn print_line(text: &str) -> Result<(), Failure> {
+/// One line on standard output.
+pub fn print_line(text: &str) -> Result<(), Failure> {
     let mut output = unbuffered(io::stdout().as_fd())?;
     // One write: a reader sees the whole line or none of it.
     let mut line = Zeroizing::new(String::with_capacity(text.len().saturating_add(1)));
@@ -169,7 +173,7 @@ fn print_line(text: &str) -> Result<(), Failure> {
 }
 
 /// Standard error may be closed too, and that is no reason to end.
-fn eprintln_quietly(text: &str) {
+pub fn eprintln_quietly(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 

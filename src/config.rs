@@ -15,7 +15,11 @@ mod address;
 mod check;
 mod client;
 mod common;
+pub mod edit;
+mod invite;
+mod moment;
 mod nic;
+mod nicarg;
 mod raw;
 mod report;
 mod server;
@@ -28,10 +32,13 @@ use std::path::{Path, PathBuf};
 pub use address::{Host, ServerAddr};
 pub use client::{ClientConfig, ClientNic, Limits, NICS_MAX, NicSource, ScriptPolicy, SuiteChoice};
 pub use common::{Common, Daemon, Level};
+pub use invite::InviteString;
+pub use moment::Moment;
 pub use nic::ADDRS_MAX;
+pub use nicarg::{NicArg, Span};
 pub use raw::KEYS;
 pub use report::{Note, Place, Report, Warning};
-pub use server::{CLIENT_NAME_MAX, ClientEntry, PUSH_MAX, ServerConfig, ServerNic};
+pub use server::{CLIENT_NAME_MAX, ClientEntry, Invite, PUSH_MAX, ServerConfig, ServerNic};
 
 use check::Check;
 use report::Notes;
@@ -72,6 +79,21 @@ pub struct Overrides {
     pub psk: Option<PathBuf>,
 }
 
+impl Overrides {
+    /// With paths that mean the same from every working directory.
+    pub fn absolute(mut self) -> Self {
+        let fixed = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        self.private_key = self.private_key.map(fixed);
+        self.psk = self.psk.map(fixed);
+        // A key in base64 is no path.
+        self.server_key = self.server_key.map(|text| match Path::new(&text).is_file() {
+            true => fixed(PathBuf::from(&text)).to_string_lossy().into_owned(),
+            false => text,
+        });
+        self
+    }
+}
+
 /// A config that can be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Config {
@@ -98,6 +120,11 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<(Config, Vec<Warning>)
     check_bytes(path, &folder, &bytes, overrides)
 }
 
+/// Checks a text as if it stood in the file at `path`.
+pub fn check_text(path: &Path, text: &str, overrides: &Overrides) -> Result<(Config, Vec<Warning>), Report> {
+    check_bytes(path, &folder_of(path), text.as_bytes(), overrides)
+}
+
 fn unreadable(e: &io::Error) -> String {
     let hint = match e.kind() {
         ErrorKind::NotFound => "; `configs/` has examples, and docs/CONFIG.md has the smallest pair",
@@ -108,8 +135,8 @@ fn unreadable(e: &io::Error) -> String {
     format!("cannot read the config: {e}{hint}")
 }
 
-/// Checks the bytes of a file that would stand at `path` in `folder`.
-fn check_bytes(
+/// As [`load`], for the bytes of a file that would stand at `path` in `folder`.
+pub fn check_bytes(
     path: &Path,
     folder: &Path,
     bytes: &[u8],

@@ -54,6 +54,8 @@ pub mod reassembly;
 #[cfg(test)]
 mod roundtrip;
 pub mod salvage;
+mod seam;
+mod sync;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -68,7 +70,8 @@ use std::time::Instant;
 
 use self::capture::Capture;
 use self::probe::{Expected, Step};
-pub use self::worker::{WorkerConfig, WorkerGone, WorkerHandle, spawn};
+pub use self::seam::WorkerGone;
+pub use self::worker::{WorkerConfig, WorkerHandle, spawn};
 use crate::metrics::NicCounters;
 use crate::nic::{Queue, VNET_HEADER_LEN};
 use crate::policy::Contract;

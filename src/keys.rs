@@ -50,6 +50,11 @@ impl PrivateKey {
         key
     }
 
+    /// The key with these bytes, which somebody has drawn or derived with care.
+    pub fn from_bytes(bytes: Zeroizing<[u8; KEY_LEN]>) -> Self {
+        Self(*bytes)
+    }
+
     /// The public key that belongs to it.
     pub fn public(&self) -> PublicKey {
         PublicKey(Point::from(&StaticSecret::from(self.0)).to_bytes())
@@ -267,6 +272,35 @@ mod tests {
     /// RFC 7748, section 6.1: Alice.
     const PRIVATE: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
     const PUBLIC: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
+
+    #[test]
+    fn a_key_is_the_bytes_that_its_text_stands_for() {
+        let private = PrivateKey::from_text(PRIVATE.as_bytes()).unwrap();
+        assert_eq!(private.as_bytes()[..3], [0x77, 0x07, 0x6d]);
+        let public: PublicKey = PUBLIC.parse().unwrap();
+        assert_eq!(public.as_bytes()[..3], [0x85, 0x20, 0xf0]);
+        assert_eq!(<PublicKey as Borrow<[u8; KEY_LEN]>>::borrow(&public), public.as_bytes());
+        let folder = tempfile::tempdir().unwrap();
+        file::write_new(&folder.path().join("psk"), 0o600, PRIVATE).unwrap();
+        let psk = PresharedKey::read(&folder.path().join("psk")).unwrap();
+        assert_eq!(psk.as_bytes(), private.as_bytes());
+    }
+
+    #[test]
+    fn what_was_meant_as_a_key_is_told_from_a_path() {
+        let cut = &PRIVATE[..BASE64_LEN - 1];
+        for key in [PRIVATE, cut, "dwdtCnMY=", &format!("{PRIVATE}=")] {
+            assert!(looks_like_key(key), "{key}");
+        }
+        let long_path = format!("/{}", &PRIVATE[..BASE64_LEN - 2]);
+        let whole_path = format!("/{}", &PRIVATE[1..]);
+        assert!(looks_like_key(&whole_path), "as long as a key, and ends like one");
+        for path in
+            ["server.pub", "keys/a", "/etc/key=", "", "a", &cut[1..], &long_path, &PRIVATE.replace('=', "a")]
+        {
+            assert!(!looks_like_key(path), "{path}");
+        }
+    }
 
     #[test]
     fn public_key_is_that_of_rfc_7748() {

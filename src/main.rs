@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use tap_rs::cli::{Cli, Command, FileArgs};
 use tap_rs::commands::{self, Failure};
 use tap_rs::config::{Overrides, Role};
-use tap_rs::runtime::{self, capture, demo, doctor, status};
+use tap_rs::runtime::{self, capture, clients, demo, doctor, join, reload, status};
 use tap_rs::sys::wipe::Wiping;
 
 #[global_allocator]
@@ -33,6 +33,11 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Check(args)) => commands::check(&args.file, &args.overrides(None))?,
         Some(Command::Client(args)) => return start(&args.file, &args.overrides(Some(Role::Client))),
         Some(Command::Server(args)) => return start(&args, &args.overrides(Some(Role::Server))),
+        Some(Command::Init(args)) => commands::init::init(&args)?,
+        Some(Command::Invite(args)) => clients::invite(&args)?,
+        Some(Command::Join(args)) => join::command(&args)?,
+        Some(Command::Clients(args)) => clients::command(&args)?,
+        Some(Command::Reload(args)) => reload::command(&args)?,
         Some(Command::Status(args)) => status::command(&args)?,
         Some(Command::Doctor(args)) => return doctor::command(&args).map(ExitCode::from),
         Some(Command::Capture(args)) => capture::command(&args)?,
@@ -50,7 +55,7 @@ fn show() -> ExitCode {
 }
 
 fn start(file: &FileArgs, overrides: &Overrides) -> Result<ExitCode, Failure> {
-    let path = commands::config_path(file)?;
+    let path = commands::config_path(file.config.as_deref())?;
     runtime::run(&path, overrides).map(ExitCode::from)
 }
 

@@ -30,6 +30,7 @@ pub mod aead;
 pub mod budget;
 pub mod client;
 pub mod cookie;
+pub mod invite;
 pub mod noise;
 pub mod output;
 mod peer;

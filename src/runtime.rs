@@ -25,11 +25,13 @@
 
 pub mod capture;
 mod client;
+pub mod clients;
 mod control;
 pub mod control_socket;
 mod daemon;
 pub mod demo;
 pub mod doctor;
+pub mod join;
 pub mod keeper;
 mod load;
 mod log;
@@ -38,6 +40,7 @@ pub mod ping;
 mod plane;
 mod ports;
 pub mod probe;
+pub mod reload;
 pub mod sandbox;
 pub mod script;
 mod server;
@@ -49,6 +52,7 @@ use std::rc::Rc;
 use crate::commands::Failure;
 use crate::config::{self, Config, Level, Overrides, ScriptPolicy};
 use crate::sys::limits;
+use crate::types::NetnsName;
 
 /// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
 ///
@@ -56,6 +60,11 @@ use crate::sys::limits;
 /// One sentence that says what keeps it from running, and how to mend it, where that does not stand in the log yet.
 pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let (config, warnings) = config::load(path, overrides)?;
+    // In the background the working directory is another one.
+    let file = reload::Source {
+        path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        overrides: overrides.clone().absolute(),
+    };
     let common = config.common().clone();
     // Before anything starts a thread.
     let mut daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
@@ -63,7 +72,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let keeper = keeper::start(rules(&config))
+    let keeper = keeper::start(rules(&config, &file))
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
     sandbox::keep_secrets();
@@ -76,8 +85,8 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
         match config {
-            Config::Client(config) => client::run(config, path, keeper, &mut daemon).await,
-            Config::Server(config) => server::run(config, path, overrides, keeper, &mut daemon).await,
+            Config::Client(config) => client::run(config, file, keeper, &mut daemon).await,
+            Config::Server(config) => server::run(config, file, keeper, &mut daemon).await,
         }
     });
     // A name that is still being resolved does not keep the program.
@@ -92,17 +101,22 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
 }
 
 /// What the keeper goes by.
-fn rules(config: &Config) -> keeper::Rules {
-    let script = match config {
+fn rules(config: &Config, file: &reload::Source) -> keeper::Rules {
+    let pid = config.common().daemon.as_ref().map(|d| d.pid.clone());
+    keeper::Rules { script: script_policy(config), netns: netns(config), config: file.clone(), pid }
+}
+
+/// Which scripts may run on this side.
+fn script_policy(config: &Config) -> ScriptPolicy {
+    match config {
         Config::Client(client) => client.script.clone(),
         Config::Server(_) => ScriptPolicy::Never,
-    };
-    let netns = match config {
-        Config::Client(_) => Vec::new(),
-        Config::Server(server) => {
-            let nics = server.clients.iter().flat_map(|client| &client.nics);
-            nics.filter_map(|nic| nic.stack.netns.clone()).collect()
-        }
-    };
-    keeper::Rules { script, netns, pid: config.common().daemon.as_ref().map(|d| d.pid.clone()) }
+    }
+}
+
+/// Which network namespaces the NICs of this side are in.
+fn netns(config: &Config) -> Vec<NetnsName> {
+    let Config::Server(server) = config else { return Vec::new() };
+    let nics = server.clients.iter().flat_map(|client| &client.nics);
+    nics.filter_map(|nic| nic.stack.netns.clone()).collect()
 }

@@ -25,7 +25,7 @@ const TABLE: &[Row] = &[
     ("proto", &["wire", "keys", "types", "sys::x25519", "metrics"]),
     ("nic", &["sys", "types", "wire::vnet", "metrics"]),
     ("dataplane", &["nic", "wire", "policy", "proto::session", "proto::activity", "types", "sys", "metrics"]),
-    ("cli", &["config", "metrics"]),
+    ("cli", &["config", "types", "metrics"]),
     ("commands", &["cli", "config", "keys", "types", "metrics"]),
     (
         "runtime",

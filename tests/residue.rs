@@ -121,7 +121,7 @@ fn handshake(folder: &FilePath) -> Option<Box<(Client, Server)>> {
     let (public, suite) = (theirs.public(), Suite::Aes.with_psk(true));
     let params = ServerParams { identity: theirs, suites: vec![suite], instance: 1 };
     let mut server = Server::new(now, params, rng(1)).unwrap();
-    server.add_client(now, PeerId(0), ClientSpec { key: mine.public(), psk: psk() });
+    server.add_client(now, PeerId(0), ClientSpec { keys: vec![mine.public()], psk: psk(), invite: false });
     let mut params = ClientParams::new(mine, public, suite, 2);
     params.psk = psk();
     let mut client = Client::new(now, params, rng(2)).unwrap();

@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tap_rs::config::ScriptPolicy;
+use tap_rs::keys::PrivateKey;
 use tap_rs::runtime::keeper::{self, Rules};
+use tap_rs::runtime::reload::Source;
 use tap_rs::runtime::sandbox;
 use tap_rs::runtime::script::Script;
 use tap_rs::sys::process;
@@ -51,6 +53,12 @@ fn main() {
     }
     what_the_tunnel_has_no_need_of_is_refused();
     the_keeper_runs_no_script_that_its_own_policy_does_not_allow();
+    the_keeper_writes_no_key_that_no_invite_waits_for();
+}
+
+/// A config that nobody reads.
+fn nowhere() -> Source {
+    Source { path: "/nonexistent/c.toml".into(), overrides: Default::default() }
 }
 
 /// A tunnel that has been taken over asks for a script that the config does not allow.
@@ -60,8 +68,9 @@ fn the_keeper_runs_no_script_that_its_own_policy_does_not_allow() {
     let text = format!("touch {}", proof.display());
     let policies = [ScriptPolicy::Never, ScriptPolicy::Pinned(vec![[7; 32]]), ScriptPolicy::Any];
     // As in the program: all of them before the first runtime.
-    let keepers =
-        policies.map(|script| keeper::start(Rules { script, netns: Vec::new(), pid: None }).unwrap());
+    let keepers = policies.map(|script| {
+        keeper::start(Rules { script, netns: Vec::new(), config: nowhere(), pid: None }).unwrap()
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (keeper, runs) in keepers.iter().zip([false, false, true]) {
         let script = Script { bytes: text.as_bytes(), limit: Duration::from_secs(10) };
@@ -69,6 +78,38 @@ fn the_keeper_runs_no_script_that_its_own_policy_does_not_allow() {
         assert_eq!((outcome.is_ok(), proof.exists()), (runs, runs), "{outcome:?}");
     }
     println!("test the_keeper_runs_no_script_that_its_own_policy_does_not_allow ... ok");
+}
+
+/// A tunnel that has been taken over wants a key of its own on the list.
+fn the_keeper_writes_no_key_that_no_invite_waits_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = || PrivateKey::generate(&mut rand::rng()).public();
+    let [waits, late, used, none, mine, taken] = [(); 6].map(|()| key());
+    PrivateKey::generate(&mut rand::rng()).write_new(&folder.path().join("s.key")).unwrap();
+    let path = folder.path().join("s.toml");
+    let text = format!(
+        "run_mode = \"server\"\nprivate_key = \"s.key\"\n[server]\nbind_addr = \"0.0.0.0:1\"\n\
+         [[clients]]\nname = \"a\"\ninvite = \"{waits}\"  # this one\ninvite_until = \"9000-01-01T00:00:00Z\"\n\
+         [[clients]]\nname = \"b\"\ninvite = \"{late}\"\ninvite_until = \"2020-01-01T00:00:00Z\"\n\
+         [[clients]]\nname = \"c\"\ninvite = \"{used}\"\npublic_key = \"{taken}\"\n"
+    );
+    fs::write(&path, &text).unwrap();
+    let config = Source { path: path.clone(), overrides: Default::default() };
+    let keeper =
+        keeper::start(Rules { script: ScriptPolicy::Never, netns: Vec::new(), config, pid: None }).unwrap();
+    for invite in [late, used, none, taken] {
+        assert!(keeper.enrol(invite, mine).unwrap_err().to_string().contains("no such invite"));
+    }
+    assert!(keeper.enrol(waits, taken).unwrap_err().to_string().contains("already taken"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), text, "nothing was written");
+    keeper.enrol(waits, mine).unwrap();
+    let name = "name = \"a\"\n";
+    let after = text
+        .replace("invite_until = \"9000-01-01T00:00:00Z\"\n", "")
+        .replace(name, &format!("{name}public_key = \"{mine}\"\n"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), after);
+    assert!(keeper.enrol(waits, key()).is_err(), "once");
+    println!("test the_keeper_writes_no_key_that_no_invite_waits_for ... ok");
 }
 
 fn what_the_tunnel_has_no_need_of_is_refused() {

@@ -32,7 +32,11 @@ impl Pair {
         let now = Instant::now();
         let params = ServerParams { identity: key(1), suites: Suite::ALL.to_vec(), instance: 7 };
         let mut server = Server::new(now, params, StdRng::seed_from_u64(1)).unwrap();
-        server.add_client(now, PeerId(1), ClientSpec { key: key(2).public(), psk: None });
+        server.add_client(
+            now,
+            PeerId(1),
+            ClientSpec { keys: vec![key(2).public()], psk: None, invite: false },
+        );
         Self { server, now, clients: 0 }
     }
 

@@ -49,6 +49,8 @@ pub struct ClientConfig {
     pub limits: Limits,
     /// How often an idle session is kept alive through a NAT: 1 s to 1 min.
     pub keepalive: Duration,
+    /// The files that were read with it: keys.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where the client's NICs come from.
@@ -153,6 +155,7 @@ pub(super) fn client(check: &mut Check<'_>, file: &File, overrides: &Overrides) 
         script_timeout,
         limits,
         keepalive,
+        files: std::mem::take(&mut check.files),
     })
 }
 
@@ -175,6 +178,10 @@ fn note_server_keys(check: &mut Check<'_>, file: &File) {
         "`client_tap_mode` is for the server's file; a client uses `tap_mode`",
     );
     if let Some(server) = file.server.as_ref().map(Spanned::get_ref) {
+        check.misplaced(
+            &server.public_addr,
+            "`public_addr` is for the server's file; a client writes the server's address as `bind_addr`",
+        );
         check.unused(&server.script_path, "`script_path` is for the server's file; not used here");
         check.unused(&server.script_content, "`script_content` is for the server's file; not used here");
     }

@@ -82,6 +82,7 @@ table! {
         script_path: Text,
         script_content: Text,
         public_key: Text,
+        public_addr: Text,
     }
 }
 
@@ -104,6 +105,9 @@ table! {
     Client {
         name: Text,
         public_key: Text,
+        next_public_key: Text,
+        invite: Text,
+        invite_until: Text,
         psk: Text,
         script_path: Text,
         client_tap_mode: Text,

@@ -11,10 +11,11 @@ use crate::keys::PublicKey;
 use crate::types::{Mtu, NicMode, NicName, NicRules, NicSpec, NicStack, Routing, Suite};
 
 use super::Overrides;
-use super::address::bind_address;
+use super::address::{ServerAddr, bind_address};
 use super::check::{Check, Claims, span, switch};
 use super::client::{Limits, NICS_MAX, server_section};
 use super::common::{Common, common, mtu, nic_mode};
+use super::moment::Moment;
 use super::nic::{ADDRS_MAX, NicClaims, nic, parent};
 use super::raw::{self, File, Nic, Server, Text};
 use super::stack::{routing, stack};
@@ -41,9 +42,11 @@ pub struct ServerConfig {
     /// The AEADs that it accepts, as the suites without a pre-shared key, the preferred one first; never empty.
     /// Which clients need a pre-shared key is the clients' own matter.
     pub suites: Vec<Suite>,
+    /// Where clients find it, for invites.
+    pub public_addr: Option<ServerAddr>,
     /// What carries the NICs here.
     pub mode: NicMode,
-    /// Who may connect; never empty, names and keys all different.
+    /// Who may connect; names and keys all different.
     pub clients: Vec<ClientEntry>,
     /// The files that were read with it: keys and scripts.
     pub files: Vec<PathBuf>,
@@ -54,8 +57,10 @@ pub struct ServerConfig {
 pub struct ClientEntry {
     /// Its name in logs and in `status`.
     pub name: String,
-    /// Who it is.
-    pub key: PublicKey,
+    /// Who it is: whoever has one of these keys. None before an invite is used; two while one follows the other.
+    pub keys: Vec<PublicKey>,
+    /// What lets a new box become this client.
+    pub invite: Option<Invite>,
     /// The file with its pre-shared key. `None`: it uses the suites without one.
     pub psk: Option<PathBuf>,
     /// Its NICs; a NIC's place in the list is its number in the session.
@@ -64,6 +69,24 @@ pub struct ClientEntry {
     pub script: Option<Arc<[u8]>>,
     /// What is to carry its NICs there. `None`: what its own file says.
     pub client_mode: Option<NicMode>,
+}
+
+impl ClientEntry {
+    /// Its keys and its invite, for people.
+    pub fn says_who(&self) -> String {
+        let keys: Vec<_> = self.keys.iter().map(ToString::to_string).collect();
+        let invite = self.invite.and_then(|i| i.until).map(|until| format!("invited until {until}"));
+        keys.into_iter().chain(invite).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// An invite, as the server knows it: not its secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invite {
+    /// The public key that follows from its secret.
+    pub key: PublicKey,
+    /// Until when it may be used. `None`: it has been.
+    pub until: Option<Moment>,
 }
 
 /// A NIC as the server has it.
@@ -108,10 +131,11 @@ pub(super) fn server(check: &mut Check<'_>, file: &File, overrides: &Overrides) 
             "`parent` has no use with tap_mode = \"tap\"; for the client's side write `client_parent`",
         );
     }
+    let public_addr = file.server.as_ref().and_then(|s| check.parse(&s.get_ref().public_addr));
     let (common, own_key) = common.unzip();
     let clients = clients(check, file, &defaults, own_key.flatten());
     let files = std::mem::take(&mut check.files);
-    Some(ServerConfig { common: common?, bind: bind?, suites, mode, clients, files })
+    Some(ServerConfig { common: common?, bind: bind?, suites, public_addr, mode, clients, files })
 }
 
 const PROBE: &str = "`probe` is for the client's file: it is the client that asks the LAN";
@@ -181,9 +205,15 @@ fn clients(
 ) -> Vec<ClientEntry> {
     let tables = file.clients.as_ref().map(|c| c.get_ref().as_slice()).unwrap_or_default();
     let shared = file.nics.as_ref().map(|n| n.get_ref().as_slice()).unwrap_or_default();
-    if tables.is_empty() {
-        let message = "no clients; add [[clients]] and below it name = \"branch\" and public_key = \"…=\", which `tap-rs keygen` printed on the client";
-        check.notes.missing("clients", span(&file.clients).unwrap_or(0..0), message);
+    match shared.first() {
+        _ if !tables.is_empty() => {}
+        Some(_) => {
+            let message = "no clients; add [[clients]] and below it name = \"branch\" and public_key = \"…=\", which `tap-rs keygen` printed on the client";
+            check.notes.missing("clients", span(&file.clients).unwrap_or(0..0), message);
+        }
+        None => check
+            .notes
+            .warn(None, "no clients yet; `tap-rs invite NAME` or `tap-rs clients add NAME KEY` lets one in"),
     }
     if let (Some(nic), true) = (shared.first(), tables.len() > 1) {
         let message = "with several [[clients]] a [[nics]] at the top level belongs to none of them; write [[clients.nics]] below its client";
@@ -212,10 +242,15 @@ fn client_entry(
 ) -> Option<ClientEntry> {
     let raw = table.get_ref();
     let name = client_name(check, claims, table);
-    let key = client_key(check, claims, table, own_key);
+    let invite = invite(check, claims, table);
+    let keys = client_keys(check, claims, table, own_key);
     let psk = check.secret_path("psk", &raw.psk);
     if let Some(path) = &psk {
         check.preshared_key(span(&raw.psk), path);
+        if invite.is_some_and(|i| i.until.is_some()) {
+            let message = "an invite hands over no pre-shared key; remove `psk` or `invite`";
+            check.notes.error(span(&raw.invite), message);
+        }
     }
     let own_script = script_file(check, &raw.script_path);
     let script = if raw.script_path.is_some() { own_script } else { defaults.script.clone() };
@@ -239,7 +274,7 @@ fn client_entry(
         let at = span(&raw.script_path).unwrap_or_else(|| table.span());
         refuse_what_is_too_long_to_push(check, script, &nics, at);
     }
-    Some(ClientEntry { name: name?, key: key?, psk, nics, script, client_mode })
+    Some(ClientEntry { name: name?, keys: keys?, invite, psk, nics, script, client_mode })
 }
 
 fn refuse_what_is_too_long_to_push(
@@ -286,25 +321,61 @@ fn client_name(
     Some(text.clone())
 }
 
-fn client_key(
+/// `public_key`, then `next_public_key`.
+fn client_keys(
     check: &mut Check<'_>,
     claims: &mut ServerClaims,
     table: &Spanned<raw::Client>,
     own_key: Option<PublicKey>,
-) -> Option<PublicKey> {
-    let Some(written) = &table.get_ref().public_key else {
-        let message =
-            "this client has no key; add public_key = \"…=\", which `tap-rs keygen` printed on the client";
+) -> Option<Vec<PublicKey>> {
+    let raw = table.get_ref();
+    if raw.public_key.is_none() {
+        let message = if raw.next_public_key.is_some() {
+            "this client has only a `next_public_key`; call it public_key"
+        } else if raw.invite_until.is_some() {
+            return Some(Vec::new());
+        } else {
+            "this client has no key; add public_key = \"…=\", which `tap-rs keygen` printed on the client"
+        };
         check.notes.missing("public_key", table.span(), message);
         return None;
-    };
-    let key = check.public_key(&table.get_ref().public_key)?;
+    }
+    let mut keys = Vec::new();
+    for text in [&raw.public_key, &raw.next_public_key] {
+        let Some(written) = text else { continue };
+        keys.push(client_key(check, claims, text, written.span(), own_key)?);
+    }
+    Some(keys)
+}
+
+fn client_key(
+    check: &mut Check<'_>,
+    claims: &mut ServerClaims,
+    text: &Text,
+    at: Range<usize>,
+    own_key: Option<PublicKey>,
+) -> Option<PublicKey> {
+    let key = check.public_key(text)?;
     if own_key == Some(key) {
         let message = "this is the public key of the server's own private key; write the client's, which `tap-rs keygen` printed on the client";
-        check.notes.error(written.span(), message);
+        check.notes.error(at.clone(), message);
     }
-    check.claim(&mut claims.keys, "the key", &key.to_string(), written.span());
+    check.claim(&mut claims.keys, "the key", &key.to_string(), at);
     Some(key)
+}
+
+/// `invite` and `invite_until`, which `tap-rs invite` writes.
+fn invite(check: &mut Check<'_>, claims: &mut ServerClaims, table: &Spanned<raw::Client>) -> Option<Invite> {
+    let raw = table.get_ref();
+    let until = check.parse(&raw.invite_until);
+    let Some(written) = &raw.invite else {
+        let message = "`invite_until` without `invite`; `tap-rs invite NAME` writes both";
+        check.misplaced(&raw.invite_until, message);
+        return None;
+    };
+    let key = check.public_key(&raw.invite)?;
+    check.claim(&mut claims.keys, "the key", &key.to_string(), written.span());
+    Some(Invite { key, until })
 }
 
 fn server_nic(

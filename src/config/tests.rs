@@ -120,7 +120,7 @@ fn top_level_nics_belong_to_the_one_client() {
     let s = fixture.server(&format!("{SERVER}{NIC}"));
     assert_eq!((s.mode, s.suites.as_slice()), (NicMode::Tap, &[Suite::Aes, Suite::ChaCha][..]));
     let [client] = s.clients.as_slice() else { panic!() };
-    assert_eq!((client.name.as_str(), client.key.to_string()), ("branch", fixture.client_key.clone()));
+    assert_eq!((client.name.as_str(), client.keys[0].to_string()), ("branch", fixture.client_key.clone()));
     let [nic] = client.nics.as_slice() else { panic!() };
     assert_eq!((nic.client_name.as_str(), nic.configure), ("tap0", true));
     let two = SERVER.replace("branch", "other").replace("CLIENT_KEY", "SERVER_KEY");
@@ -295,8 +295,10 @@ fn missing_parts_are_named_with_what_to_add() {
     for words in ["2:1: no `bind_addr`", "3:1: this client has no name", "3:1: this client has no key"] {
         assert!(server.contains(words), "{server}");
     }
-    let no_clients = fixture.errors(SERVER.split_once("[[clients]]").unwrap().0);
-    assert!(no_clients.contains("no clients; add [[clients]]"), "{no_clients}");
+    let no_clients = SERVER.split_once("[[clients]]").unwrap().0;
+    assert!(fixture.warnings(no_clients).contains("no clients yet; `tap-rs invite NAME`"));
+    let no_owner = fixture.errors(&format!("{no_clients}{NIC}"));
+    assert!(no_owner.contains("no clients; add [[clients]]"), "{no_owner}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Notice, PeerKey};
+use super::{Notice, PeerKey, seam};
 use crate::metrics::{DropReason, WorkerCounters};
 use crate::nic::Side;
 use crate::sys::poll::await_room;
@@ -35,21 +35,19 @@ impl Outside {
 
     /// Tells control, if it can take it now. False: it could not, and the loss is counted.
     pub fn tell(&self, notice: Notice) -> bool {
-        let told = self.notices.try_send(notice).is_ok();
+        self.count(seam::tell(&self.notices, notice))
+    }
+
+    /// The same for what somebody has sent who need not be anybody's peer ([`seam::tell_of_stranger`]).
+    pub fn tell_of_stranger(&self, notice: Notice) -> bool {
+        self.count(seam::tell_of_stranger(&self.notices, notice))
+    }
+
+    fn count(&self, told: bool) -> bool {
         if !told {
             self.counters.drops.count(DropReason::QueueFull);
         }
         told
-    }
-
-    /// The same for what somebody has sent who need not be anybody's peer: at the most half of the queue is theirs, so that
-    /// a flood of it never keeps a session's own word out.
-    pub fn tell_of_stranger(&self, notice: Notice) -> bool {
-        if self.notices.capacity().saturating_mul(2) > self.notices.max_capacity() {
-            return self.tell(notice);
-        }
-        self.counters.drops.count(DropReason::QueueFull);
-        false
     }
 
     /// Sends a train of sealed datagrams; what cannot be sent is counted. True where all of it went out.

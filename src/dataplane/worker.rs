@@ -1,9 +1,9 @@
 //! One worker: a thread that sleeps in `epoll_wait` and runs both lines when it wakes.
 
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
@@ -12,13 +12,14 @@ use tokio::sync::mpsc;
 use super::capture::Fate;
 use super::downlink::Downlink;
 use super::outside::Outside;
+use super::seam::{Inbox, Orders, WorkerGone, orders};
 use super::tables::{Hold, Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
 use super::{Command, NicKey, Notice, VNET_NONE, capture, probe};
 use crate::metrics::WorkerCounters;
 use crate::nic::Side;
 use crate::sys::clock;
-use crate::sys::poll::{Epoll, EventFd, Events, Interest, Ready};
+use crate::sys::poll::{Epoll, Events, Interest, Ready};
 use crate::sys::udp::UdpSocket;
 
 /// Commands that wait; more make the sender wait, for as long as the worker needs for one turn.
@@ -52,15 +53,9 @@ impl WorkerConfig {
     }
 }
 
-/// The worker has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the data-plane worker has ended")]
-pub struct WorkerGone;
-
 /// Control's end of a worker. Dropping it stops the worker and waits for its thread.
 pub struct WorkerHandle {
-    commands: SyncSender<Command>,
-    bell: EventFd,
+    orders: Orders<Command>,
     counters: Arc<WorkerCounters>,
     thread: Option<JoinHandle<()>>,
 }
@@ -68,16 +63,7 @@ pub struct WorkerHandle {
 impl WorkerHandle {
     /// Has the worker do something, after everything sent before.
     pub fn send(&self, command: Command) -> Result<(), WorkerGone> {
-        match self.commands.try_send(command) {
-            Ok(()) => {}
-            Err(TrySendError::Full(command)) => {
-                // The worker never waits for us, so it empties the queue as soon as it hears of it.
-                let _ = self.bell.notify();
-                self.commands.send(command).map_err(|_| WorkerGone)?;
-            }
-            Err(TrySendError::Disconnected(_)) => return Err(WorkerGone),
-        }
-        self.bell.notify().map_err(|_| WorkerGone)
+        self.orders.send(command)
     }
 
     /// What it has done so far.
@@ -101,44 +87,36 @@ pub fn spawn(
     config: &WorkerConfig,
     notices: mpsc::Sender<Notice>,
 ) -> io::Result<WorkerHandle> {
-    let (commands, inbox) = sync_channel(COMMANDS);
-    let bell = EventFd::new()?;
+    let (orders, inbox) = orders(COMMANDS)?;
     let mut worker = Worker {
         epoll: Epoll::new()?,
-        bell: bell.try_clone()?,
-        inbox,
         out: Outside::new(config.side, socket, notices),
         tables: Tables::default(),
         uplink: Uplink::default(),
         downlink: Downlink::new(config.receive_slots),
     };
-    worker.epoll.add(&worker.bell, COMMAND, Interest::READ)?;
+    worker.epoll.add(inbox.bell(), COMMAND, Interest::READ)?;
     worker.epoll.add(&worker.out.socket, SOCKET, Interest::READ)?;
     let counters = Arc::clone(&worker.out.counters);
-    let thread = Builder::new().name(config.name.clone()).spawn(move || worker.run())?;
-    Ok(WorkerHandle { commands, bell, counters, thread: Some(thread) })
+    let thread = Builder::new().name(config.name.clone()).spawn(move || worker.run(&inbox))?;
+    Ok(WorkerHandle { orders, counters, thread: Some(thread) })
 }
 
 struct Worker {
     epoll: Epoll,
-    bell: EventFd,
-    inbox: Receiver<Command>,
     out: Outside,
     tables: Tables,
     uplink: Uplink,
     downlink: Downlink,
 }
 
-/// Nothing more to do.
-struct Stopped;
-
 impl Worker {
-    fn run(&mut self) {
+    fn run(&mut self, inbox: &Inbox<Command>) {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            match self.turn(&mut events) {
-                Ok(Ok(())) => {}
-                Ok(Err(Stopped)) => return,
+            match self.turn(inbox, &mut events) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return,
                 Err(error) => {
                     self.out.tell(Notice::WorkerDead { error });
                     return;
@@ -148,14 +126,15 @@ impl Worker {
     }
 
     /// Sleeps, then gives everything that is ready one turn: the socket first, for it also says what is late.
-    fn turn(&mut self, events: &mut Events) -> io::Result<Result<(), Stopped>> {
+    fn turn(&mut self, inbox: &Inbox<Command>, events: &mut Events) -> io::Result<ControlFlow<()>> {
         let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock::now()));
         self.epoll.wait(events, timeout)?;
         // Once a turn.
         let now = clock::now();
         self.out.counters.wakeups.fetch_add(1, Relaxed);
-        if events.iter().any(|e| e.token == COMMAND) && self.obey()?.is_err() {
-            return Ok(Err(Stopped));
+        let told = events.iter().any(|e| e.token == COMMAND);
+        if told && inbox.take_all(|command| self.obey(command))?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
         if events.iter().any(|e| e.token == SOCKET) {
             self.downlink.turn(&mut self.tables, &self.out, now)?;
@@ -169,7 +148,7 @@ impl Worker {
         }
         self.uplink.finish(&mut self.tables, &self.out, now);
         self.bury();
-        Ok(Ok(()))
+        Ok(ControlFlow::Continue(()))
     }
 
     fn nic(&mut self, event: Ready, now: Instant) {
@@ -194,15 +173,13 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self) -> io::Result<Result<(), Stopped>> {
-        self.bell.drain()?;
-        loop {
-            match self.inbox.try_recv() {
-                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(Err(Stopped)),
-                Ok(command) => self.apply(command),
-                Err(TryRecvError::Empty) => return Ok(Ok(())),
-            }
+    /// Breaks off at [`Command::Stop`].
+    fn obey(&mut self, command: Command) -> ControlFlow<()> {
+        if matches!(command, Command::Stop) {
+            return ControlFlow::Break(());
         }
+        self.apply(command);
+        ControlFlow::Continue(())
     }
 
     fn apply(&mut self, command: Command) {

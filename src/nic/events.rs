@@ -74,7 +74,7 @@ impl Events {
     pub fn poll(&mut self) -> io::Result<Option<Event>> {
         while self.waiting.is_empty() {
             match self.socket.recv(&mut self.room) {
-                Ok(bytes) => self.waiting.extend(messages(bytes).filter_map(|m| to_event(m.kind, m.body))),
+                Ok(bytes) => self.waiting.extend(read(bytes)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(Event::Overrun)),
                 Err(e) => return Err(e),
@@ -82,6 +82,11 @@ impl Events {
         }
         Ok(self.waiting.pop_front())
     }
+}
+
+/// The events in what the kernel said at once.
+pub fn read(bytes: &[u8]) -> impl Iterator<Item = Event> {
+    messages(bytes).filter_map(|m| to_event(m.kind, m.body))
 }
 
 /// A socket that hears of events in the network namespace that the calling thread is in.

@@ -20,6 +20,7 @@ use rand::{Rng, RngExt};
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::cookie::{ServerName, equal, mac};
+use crate::proto::invite;
 use crate::proto::noise::{Initiator, Offerer, Seed};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Peer, Ponged};
@@ -34,7 +35,7 @@ use crate::wire::datagram::{
 /// The one peer of a client.
 pub const SERVER: PeerId = PeerId(0);
 
-/// A STATUS that is not answered is sent again after this time.
+/// A STATUS or an ENROL that is not answered is sent again after this time.
 const STATUS_GAP: Duration = Duration::from_secs(1);
 
 /// After this many unanswered handshake datagrams in a row the server's name is resolved again, and each time anew.
@@ -78,6 +79,13 @@ struct Status {
     next: Instant,
 }
 
+/// The wish to be known by a new key.
+struct Wish {
+    key: [u8; 32],
+    proof: [u8; 16],
+    next: Instant,
+}
+
 /// The client's state machine. Give it what comes in, ask it for outputs, and call it when its time has come.
 pub struct Client {
     params: ClientParams,
@@ -91,6 +99,7 @@ pub struct Client {
     retry: Instant,
     pull: Pull,
     status: Option<Status>,
+    wish: Option<Wish>,
     last_ping: Instant,
     silent: bool,
     forced: bool,
@@ -112,6 +121,7 @@ impl Client {
             retry: now,
             pull: Pull::new(now),
             status: None,
+            wish: None,
             last_ping: now,
             silent: false,
             forced: false,
@@ -198,7 +208,14 @@ impl Client {
             Control::Bye => self.handle_bye(now),
             Control::Probe { token, nic } => self.out.event(SERVER, Event::Probe { token, nic }),
             Control::Probed(probed) => self.out.event(SERVER, Event::Probed(probed)),
-            Control::Get { .. } | Control::Report(_) => return Err(DropReason::Unexpected),
+            Control::Enrolled { state } => {
+                if self.wish.take().is_some() {
+                    self.out.event(SERVER, Event::Enrolled(state));
+                }
+            }
+            Control::Get { .. } | Control::Report(_) | Control::Enrol { .. } => {
+                return Err(DropReason::Unexpected);
+            }
         }
         Ok(())
     }
@@ -216,6 +233,18 @@ impl Client {
     /// Tells the server what became of a push, until it has heard it.
     pub fn report_status(&mut self, now: Instant, revision: u64, state: PushState, code: u8) {
         self.status = Some(Status { revision, state, code, next: now });
+    }
+
+    /// With the key of an invite: wants to be known by this new key, until the server has answered.
+    pub fn enrol(&mut self, now: Instant, new: &PrivateKey) {
+        let (invite, key) = (self.params.identity.public(), *new.public().as_bytes());
+        let proof = invite::proof(new.as_bytes(), self.params.server.as_bytes(), &invite, &key);
+        self.wish = proof.map(|proof| Wish { key, proof, next: now });
+    }
+
+    /// Other times than those it was made with.
+    pub fn set_times(&mut self, dead_after: Duration, idle_ping: Duration) {
+        (self.params.dead_after, self.params.idle_ping) = (dead_after, idle_ping);
     }
 
     /// Tells the server how this box is doing.
@@ -266,7 +295,8 @@ impl Client {
         let established = || {
             let pull = self.pull.poll_timeout(self.peer.rtt);
             let status = self.status.as_ref().map(|s| s.next);
-            [Some(self.ping_due()), pull, status].into_iter().flatten().min()
+            let wish = self.wish.as_ref().map(|w| w.next);
+            [Some(self.ping_due()), pull, status, wish].into_iter().flatten().min()
         };
         let established = self.peer.current.as_ref().and_then(|_| established());
         [handshake, self.peer.poll_timeout(), self.peer.watch(), established].into_iter().flatten().min()
@@ -295,6 +325,11 @@ impl Client {
         if let Some(s) = self.status.as_mut().filter(|s| now >= s.next) {
             s.next = now + STATUS_GAP;
             let message = Control::Status { revision: s.revision, state: s.state, code: s.code };
+            self.peer.send(now, &message, &mut self.out);
+        }
+        if let Some(wish) = self.wish.as_mut().filter(|w| now >= w.next) {
+            wish.next = now + STATUS_GAP;
+            let message = Control::Enrol { key: wish.key, proof: wish.proof };
             self.peer.send(now, &message, &mut self.out);
         }
     }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::keys::PublicKey;
 use crate::proto::session::{Lanes, Opener};
 use crate::types::{NicId, Path, Suite};
-use crate::wire::control::{PushState, Report};
+use crate::wire::control::{Enrolment, PushState, Report};
 use crate::wire::probe::Probed;
 
 /// Names a peer within one client or server: always 0 on a client, the client's number on a server.
@@ -116,6 +117,10 @@ pub enum Event {
     },
     /// The client's load.
     Report(Report),
+    /// Whoever has an invite wants to be known by this key, and has proven to have its private half.
+    Enrol(PublicKey),
+    /// What became of our own wish to be known.
+    Enrolled(Enrolment),
     /// Two boxes use one key in turn.
     Flapping,
     /// The peer is about to send a marked frame, and wants to hear how far it has come.

@@ -46,6 +46,8 @@ pub(crate) struct Slot {
     pub since: Instant,
     /// The other end's instance: which run of which program made this handshake.
     pub instance: u64,
+    /// On a server, the client's static key in its handshake.
+    pub key: [u8; 32],
     /// Something has opened on it.
     pub used: bool,
     /// On a server, the MAC of the INIT that it came from: the same INIT makes no other session.
@@ -132,7 +134,16 @@ impl Peer {
         let (mut lanes, opener) = establish(keys, Arc::clone(&self.activity))?;
         let lane = lanes.take()?;
         out.push(Output::Install { peer: self.id, opener: Arc::clone(&opener), lanes });
-        Some(Slot { opener, lane, suite: keys.suite, since: now, instance, used: false, init_mac: None })
+        Some(Slot {
+            opener,
+            lane,
+            suite: keys.suite,
+            since: now,
+            instance,
+            key: [0; 32],
+            used: false,
+            init_mac: None,
+        })
     }
 
     /// Sends with `slot` from now on, to `path`.
@@ -164,6 +175,18 @@ impl Peer {
         let old = |slot: &Slot| now.saturating_duration_since(slot.since) >= REJECT_AFTER;
         let next = self.next.take_if(|(slot, _)| old(slot)).map(|(slot, _)| slot);
         let (current, previous) = (self.current.take_if(|s| old(s)), self.previous.take_if(|s| old(s)));
+        let lost = current.is_some();
+        for slot in [next, current, previous].into_iter().flatten() {
+            out.push(Output::Retire { index: slot.index() });
+        }
+        lost
+    }
+
+    /// Forgets the sessions that were made with keys that no longer count. True where the current one was among them.
+    pub(crate) fn keep_keys(&mut self, kept: impl Fn(&[u8; 32]) -> bool, out: &mut Outputs) -> bool {
+        let next = self.next.take_if(|(slot, _)| !kept(&slot.key)).map(|(slot, _)| slot);
+        let (current, previous) =
+            (self.current.take_if(|s| !kept(&s.key)), self.previous.take_if(|s| !kept(&s.key)));
         let lost = current.is_some();
         for slot in [next, current, previous].into_iter().flatten() {
             out.push(Output::Retire { index: slot.index() });

@@ -7,7 +7,11 @@
 //!   DATA from elsewhere ─▶ a challenge there; its answer from there moves the client
 //! ```
 //!
+//! An invite is a client that may do one thing: say by which key it wants to be known from now on.
+//!
 //! A datagram that does not pass its check is a [`DropReason`] and changes nothing.
+
+mod client;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,25 +20,19 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
-use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+pub use self::client::ClientSpec;
+use self::client::{ClientState, Offer};
+use crate::keys::{PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::budget::Budgets;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
-use crate::proto::peer::{Handshaken, Peer, Ponged};
+use crate::proto::peer::{Handshaken, Ponged};
 use crate::proto::pull::{chunk, hash_of, revision_of};
-use crate::proto::timers::SILENT_AFTER;
 use crate::types::{Path, Suite};
-use crate::wire::control::Control;
+use crate::wire::control::{Control, Enrolment};
 use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, Resp, Type};
-
-/// Two boxes that use one key are told apart by instance: this many changes ...
-const FLAPS: usize = 3;
-/// ... within this time are flapping, ...
-const FLAP_SPAN: Duration = Duration::from_secs(60);
-/// ... and then whoever came last is left alone for this long.
-const FLAP_HOLD: Duration = Duration::from_secs(5);
 
 /// Who the server is.
 pub struct ServerParams {
@@ -44,31 +42,6 @@ pub struct ServerParams {
     pub suites: Vec<Suite>,
     /// A random number for this run of the program.
     pub instance: u64,
-}
-
-/// A client that may connect.
-pub struct ClientSpec {
-    /// Its public key.
-    pub key: PublicKey,
-    /// Its pre-shared key; a client that has one must use it.
-    pub psk: Option<PresharedKey>,
-}
-
-struct Offer {
-    revision: u64,
-    hash: [u8; 32],
-    blob: Arc<[u8]>,
-}
-
-struct ClientState {
-    spec: ClientSpec,
-    peer: Peer,
-    offer: Option<Offer>,
-    silent: bool,
-    instance: u64,
-    /// When the instance changed, newest last.
-    changes: Vec<Instant>,
-    due: Option<Instant>,
 }
 
 /// The server's state machine. Give it what comes in, ask it for outputs, and call it when its time has come.
@@ -99,17 +72,8 @@ impl Server {
 
     /// Lets a client in, under a number of the caller's that no other client has.
     pub fn add_client(&mut self, now: Instant, id: PeerId, spec: ClientSpec) {
-        self.by_key.insert(*spec.key.as_bytes(), id);
-        let client = ClientState {
-            spec,
-            peer: Peer::new(id, now),
-            offer: None,
-            silent: false,
-            instance: 0,
-            changes: Vec::new(),
-            due: None,
-        };
-        self.clients.insert(id, client);
+        self.by_key.extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
+        self.clients.insert(id, ClientState::new(now, id, spec));
     }
 
     /// Shuts a client out, at once.
@@ -117,9 +81,38 @@ impl Server {
         let Some(mut client) = self.clients.remove(&id) else { return };
         client.peer.send(now, &Control::Bye, &mut self.out);
         client.peer.clear(&mut self.out);
-        self.by_key.remove(client.spec.key.as_bytes());
+        self.by_key.retain(|_, owner| *owner != id);
         self.by_index.retain(|_, owner| *owner != id);
         self.timers.retain(|(_, owner)| *owner != id);
+    }
+
+    /// The keys that a client may use from now on. A session that was made with another ends, at once; so does every
+    /// session where the pre-shared key is not the `same_psk`.
+    pub fn set_spec(&mut self, now: Instant, id: PeerId, spec: ClientSpec, same_psk: bool) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let kept = |key: &[u8; 32]| same_psk && spec.keys.iter().any(|k| k.as_bytes() == key);
+        if client.peer.current.as_ref().is_some_and(|slot| !kept(&slot.key)) {
+            client.peer.send(now, &Control::Bye, &mut self.out);
+        }
+        if client.peer.keep_keys(kept, &mut self.out) {
+            self.out.event(id, Event::Lost);
+        }
+        self.by_key.retain(|_, owner| *owner != id);
+        self.by_key.extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
+        client.spec = spec;
+        self.reschedule(id);
+    }
+
+    /// The suites that are accepted from now on. Sessions that there are go on.
+    pub fn set_suites(&mut self, suites: Vec<Suite>) {
+        self.params.suites = suites;
+    }
+
+    /// Tells whoever has an invite what became of its wish.
+    pub fn answer_enrolment(&mut self, now: Instant, id: PeerId, state: Enrolment) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.peer.send(now, &Control::Enrolled { state }, &mut self.out);
+        }
     }
 
     /// What a client is to be and run. It is told, and pulls it.
@@ -185,8 +178,11 @@ impl Server {
         let Some((id, client)) = client_of(&self.by_index, &mut self.clients, index) else {
             return Err(DropReason::UnknownIndex);
         };
-        let out = &mut self.out;
-        match Control::decode(body)? {
+        let (out, message) = (&mut self.out, Control::decode(body)?);
+        if client.spec.invite && matches!(message, Control::Status { .. } | Control::Report(_)) {
+            return Err(DropReason::Unexpected);
+        }
+        match message {
             Control::Ping { token } => {
                 let revision = client.offer.as_ref().map_or(0, |o| o.revision);
                 client.peer.handle_ping(now, token, revision, from, out);
@@ -219,7 +215,14 @@ impl Server {
             }
             Control::Probe { token, nic } => out.event(id, Event::Probe { token, nic }),
             Control::Probed(probed) => out.event(id, Event::Probed(probed)),
-            Control::Offer { .. } | Control::Chunk { .. } => return Err(DropReason::Unexpected),
+            Control::Enrol { key, proof } if client.spec.invite => {
+                let key = client.proven(now, &self.params.identity, &key, &proof)?;
+                out.event(id, Event::Enrol(key));
+            }
+            Control::Offer { .. }
+            | Control::Chunk { .. }
+            | Control::Enrol { .. }
+            | Control::Enrolled { .. } => return Err(DropReason::Unexpected),
         }
         self.reschedule(id);
         Ok(())
@@ -332,14 +335,14 @@ impl Server {
         let payload = HandshakePayload { instance: self.params.instance, bound: local_index.into() }.encode();
         let seed = Seed::new(self.rng.random());
         let (by_key, clients, stranger) = (&self.by_key, &self.clients, &mut self.stranger);
-        let (id, answer) = respond(&answerer, &init, &payload, &seed, |key, theirs| {
+        let ((id, key), answer) = respond(&answerer, &init, &payload, &seed, |key, theirs| {
             let id = *by_key.get(key).ok_or_else(|| {
                 *stranger = Some(*key);
                 DropReason::UnknownKey
             })?;
             let client = clients.get(&id).ok_or(DropReason::UnknownKey)?;
             client.admits(now, HandshakePayload::decode(theirs).instance)?;
-            Ok((id, client.spec.psk.as_ref()))
+            Ok(((id, *key), client.spec.psk.as_ref()))
         })?;
         let client = self.clients.get_mut(&id).ok_or(DropReason::UnknownKey)?;
         if let Some((_, shaken)) = client.peer.next.as_ref().filter(|(_, s)| s.init_mac == *sent_mac) {
@@ -357,10 +360,11 @@ impl Server {
             noise: answer.noise,
         };
         let resp = resp.encode(|signed| crate::proto::cookie::mac(&cookie, signed));
-        let slot = client
+        let mut slot = client
             .peer
             .install(now, &answer.keys, instance, &mut self.out)
             .ok_or(DropReason::BadHandshake)?;
+        slot.key = key;
         self.by_index.insert(local_index, id);
         let shaken = Handshaken { init_mac: *sent_mac, resp, path: from };
         if let Some((old, _)) = client.peer.next.replace((slot, shaken)) {
@@ -403,54 +407,6 @@ impl Server {
 
 /// Shortest time between two looks at one client.
 const GRAIN: Duration = Duration::from_millis(1);
-
-impl ClientState {
-    fn offer(&self) -> Control<'static> {
-        self.offer.as_ref().map_or(Control::Offer { revision: 0, length: 0, hash: [0; 32] }, |o| {
-            // A blob has at most 1 MiB.
-            Control::Offer { revision: o.revision, length: o.blob.len() as u32, hash: o.hash }
-        })
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        let heard =
-            self.peer.current.as_ref().map(|slot| self.peer.activity.received().unwrap_or(slot.since));
-        let silent = heard.filter(|_| !self.silent).map(|t| t + SILENT_AFTER);
-        [self.peer.poll_timeout(), self.peer.watch(), silent].into_iter().flatten().min()
-    }
-
-    fn notice_silence(&mut self, now: Instant) -> Option<Event> {
-        let slot = self.peer.current.as_ref()?;
-        let heard = self.peer.activity.received().unwrap_or(slot.since);
-        let silent = now.saturating_duration_since(heard) >= SILENT_AFTER;
-        let changed = std::mem::replace(&mut self.silent, silent) != silent;
-        changed.then_some(if silent { Event::Silent } else { Event::Answers })
-    }
-
-    /// May this instance make a session now?
-    fn admits(&self, now: Instant, instance: u64) -> Result<(), DropReason> {
-        let held = self.changes.last().is_some_and(|t| now.saturating_duration_since(*t) < FLAP_HOLD);
-        let flapping = self.changes.len() >= FLAPS && held;
-        if flapping && instance != self.instance && self.peer.current.is_some() {
-            return Err(DropReason::RateLimited);
-        }
-        Ok(())
-    }
-
-    /// A session of this instance is current now. True where instances flap.
-    fn arrives(&mut self, now: Instant, instance: u64) -> bool {
-        let before = std::mem::replace(&mut self.instance, instance);
-        if before == 0 || before == instance {
-            return false;
-        }
-        self.changes.retain(|t| now.saturating_duration_since(*t) < FLAP_SPAN);
-        self.changes.push(now);
-        if self.changes.len() > FLAPS {
-            self.changes.remove(0);
-        }
-        self.changes.len() == FLAPS
-    }
-}
 
 fn client_of<'a>(
     by_index: &HashMap<u32, PeerId>,

@@ -1,6 +1,8 @@
 //! The client: NICs on this LAN, one session to its server.
 
+mod params;
 mod push;
+mod reload;
 mod resolve;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,11 +12,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+pub use self::params::has_aes;
+use self::params::{files, fingerprint, params, suite};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
 use super::capture;
@@ -27,19 +31,20 @@ use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::{Ports, Wanted};
 use super::probe::{self, Probes};
+use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
-use crate::config::{ClientConfig, NicSource, SuiteChoice};
+use crate::config::{ClientConfig, NicSource};
 use crate::dataplane::Notice;
-use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::keys::PublicKey;
 use crate::nic::events::Event as LinkEvent;
 use crate::nic::{NicRequest, Side};
-use crate::proto::client::{Client, ClientParams, SERVER};
+use crate::proto::client::{Client, SERVER};
 use crate::proto::output::Event;
 use crate::sys::clock;
 use crate::sys::udp::UdpSocket;
-use crate::types::{NicStack, Path, Suite};
+use crate::types::{NicStack, Path};
 use crate::wire::control::{Control, PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
@@ -51,11 +56,11 @@ const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 /// Runs until a signal or a pushed script ends it. Returns the exit status.
 pub async fn run(
     config: ClientConfig,
-    path: &std::path::Path,
+    file: Source,
     keeper: Rc<Keeper>,
     daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
-    let mut session = Session::start(config, path, keeper)?;
+    let mut session = Session::start(config, file, keeper)?;
     if let Some(daemon) = daemon {
         daemon.started();
     }
@@ -77,8 +82,11 @@ struct Session {
     asked: Listener,
     /// Marked frames under way.
     proofs: Probes,
-    /// The config file, for whoever asks.
-    file: String,
+    /// Where the config comes from.
+    file: Source,
+    keeper: Rc<Keeper>,
+    /// The last push, to be judged again when the config has changed.
+    offered: Option<(u64, Vec<u8>)>,
     /// What became of the last push.
     pushed: Option<model::Push>,
     started: Instant,
@@ -88,6 +96,8 @@ struct Session {
     server: Option<SocketAddr>,
     /// This client's own public key.
     public: PublicKey,
+    /// Tells whether a pre-shared key is still the same without keeping it.
+    psk: Option<[u8; 32]>,
     /// Which advice was last given.
     advised: Option<bool>,
     /// Why the server's name could not be resolved the last time.
@@ -95,10 +105,11 @@ struct Session {
 }
 
 impl Session {
-    fn start(config: ClientConfig, path: &std::path::Path, keeper: Rc<Keeper>) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, file: Source, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = clock::now();
         let params = params(&config)?;
         let public = params.identity.public();
+        let psk = params.psk.as_ref().map(fingerprint);
         let rng = StdRng::from_rng(&mut rand::rng());
         let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let client = Client::new(now, params, rng)
@@ -106,9 +117,8 @@ impl Session {
         let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
         let sockets = bind(workers).map_err(|e| cannot("open a UDP socket", e))?;
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address", e))?;
-        let asked = Listener::open(path);
-        // A client reads no file after this.
-        let sandbox = sandbox::confine(&[]);
+        let asked = Listener::open(&file.path);
+        let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (mut plane, notices) =
             Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
         plane.add_peer(SERVER);
@@ -121,7 +131,8 @@ impl Session {
         info!(server = %config.server, suite = suite(&config).noise_name(), "client started");
         Ok(Self {
             resolver: Resolver::new(config.server.clone(), Rc::clone(&keeper)),
-            pushes: Pushes::new(keeper),
+            pushes: Pushes::new(Rc::clone(&keeper)),
+            keeper,
             config,
             client,
             plane,
@@ -133,7 +144,8 @@ impl Session {
             _sandbox: sandbox,
             asked,
             proofs: Probes::default(),
-            file: path.display().to_string(),
+            file,
+            offered: None,
             pushed: None,
             started: now,
             next_report: None,
@@ -141,6 +153,7 @@ impl Session {
             local,
             server: None,
             public,
+            psk,
             advised: None,
             unresolved: None,
         })
@@ -154,7 +167,10 @@ impl Session {
             tokio::select! {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop(0)),
-                    Wish::Reload => warn!("a client reads its config when it starts; restart it for a new one"),
+                    Wish::Reload => {
+                        // Whoever sent the signal reads the log.
+                        let _ = self.reload(clock::now(), false);
+                    }
                     Wish::Rekey => self.client.rekey(),
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(clock::now(), notice)?,
@@ -249,7 +265,6 @@ impl Session {
                 self.advise(greeted);
                 self.resolver.again();
             }
-            Event::Push { revision, blob } => self.pushes.take(revision, &blob, &self.config),
             Event::Probe { token, nic } => self.probes(now, |probes, cx| {
                 if let Err(reason) = probes.handle_probe(SERVER, (token, nic), cx) {
                     debug!(reason = reason.label(), "dropped");
@@ -258,7 +273,16 @@ impl Session {
             Event::Probed(probed) => {
                 self.probes(now, |probes, cx| probes.handle_probed(SERVER, &probed, cx));
             }
-            Event::Moved(_) | Event::Status { .. } | Event::Report(_) | Event::Flapping => {}
+            Event::Push { revision, blob } => {
+                self.pushes.take(revision, &blob, &self.config);
+                self.offered = Some((revision, blob));
+            }
+            Event::Enrol(_)
+            | Event::Enrolled(_)
+            | Event::Moved(_)
+            | Event::Status { .. }
+            | Event::Report(_)
+            | Event::Flapping => {}
         }
     }
 
@@ -406,12 +430,16 @@ impl Session {
     fn handle_asker(&mut self, now: Instant, asker: Asker) {
         match asker.request.clone() {
             Request::Status {} => asker.answer(&self.snapshot(now)),
+            Request::Reload { dry_run } => match self.reload(now, dry_run) {
+                Ok(told) => asker.answer(&told),
+                Err(why) => asker.refuse(why),
+            },
             Request::Capture { nic, snaplen } => {
                 let name = |_| self.config.server.to_string();
                 capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);
             }
             Request::Probe { nic, bytes } => {
-                let (server, token) = (self.config.server.to_string(), rand::rng().random());
+                let (server, token) = (self.config.server.to_string(), rand::random());
                 self.probes(now, |probes, cx| {
                     probes.start(asker, (&nic, bytes), token, cx, |_| server.clone());
                 });
@@ -437,7 +465,7 @@ impl Session {
             peers: vec![peer],
             nics: self.ports.snapshot(|_| self.config.server.to_string()),
             plane: self.plane.snapshot(),
-            ..snapshot::frame(now, self.started, &self.file, self.local)
+            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
         }
     }
 
@@ -453,35 +481,6 @@ impl Session {
         }
         self.next_report = Some(now + REPORT_EVERY);
     }
-}
-
-fn params(config: &ClientConfig) -> Result<ClientParams, Failure> {
-    let identity = PrivateKey::read(&config.common.private_key)?;
-    let mut params = ClientParams::new(identity, config.server_key, suite(config), rand::rng().random());
-    params.psk = config.psk.as_deref().map(PresharedKey::read).transpose()?;
-    params.dead_after = config.common.dead_peer;
-    params.idle_ping = config.keepalive;
-    Ok(params)
-}
-
-fn suite(config: &ClientConfig) -> Suite {
-    let aes = match config.suite {
-        SuiteChoice::Auto => has_aes(),
-        SuiteChoice::Aes => true,
-        SuiteChoice::ChaCha => false,
-    };
-    if aes { Suite::Aes } else { Suite::ChaCha }.with_psk(config.psk.is_some())
-}
-
-/// The processor has instructions for AES and for GCM's multiplication.
-fn has_aes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes")
-        && std::arch::is_aarch64_feature_detected!("pmull");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
 }
 
 /// A socket for IPv6 and IPv4; for IPv4 alone where the kernel has no IPv6.

@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::config::Moment;
 use crate::nic::events::{Event, Events};
 use crate::sys::clock::{self, ClockChanges};
 use crate::sys::poll::await_readable;
@@ -127,6 +128,11 @@ impl Sleeps {
             }
         }
     }
+}
+
+/// The time of day, which a config's moments are compared with.
+pub fn wall_clock() -> Moment {
+    Moment(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()))
 }
 
 /// Waits until [`clock::now`] shows `at`; for ever where that is `None`.

@@ -7,14 +7,16 @@
 //!     └──▶ the tunnel: CAP_NET_ADMIN and nothing else
 //! ```
 //!
-//! It does five things and checks each itself: it opens the devices of taps and macvtaps; it makes network namespaces for
+//! It does six things and checks each itself: it opens the devices of taps and macvtaps; it makes network namespaces for
 //! them, and opens there what the tunnel needs; it runs a pushed script if *its* copy of the policy allows that, in a
-//! child; it has a child without any rights resolve a name; and when the line to it breaks, however the tunnel came to
-//! its end, it takes down what must not stay up.
+//! child; it has a child without any rights resolve a name; it writes the key of an invited client into the config,
+//! where the config itself has that invite; and when the line to it breaks, however the tunnel came to its end, it
+//! takes down what must not stay up.
 //!
 //! The line is a pair of sockets. Questions are answered one by one, at once; what takes longer goes on in a child with
 //! a line of its own.
 
+mod enrol;
 mod question;
 mod serve;
 
@@ -30,8 +32,10 @@ use tokio::net::UnixStream;
 use tracing::{debug, info};
 
 use self::question::{Guarded, Question, name};
+use super::reload::Source;
 use super::script::{self, Outcome, Script, ScriptError};
 use crate::config::ScriptPolicy;
+use crate::keys::PublicKey;
 use crate::nic::events::Events;
 use crate::nic::sysctl::Sysctl;
 use crate::nic::{Devices, Nic, Side};
@@ -51,6 +55,8 @@ pub struct Rules {
     pub script: ScriptPolicy,
     /// Which network namespaces of others may be entered.
     pub netns: Vec<NetnsName>,
+    /// Where that comes from, again at each reload, and where the keys of invited clients are written.
+    pub config: Source,
     /// The pid file, to be removed at the end.
     pub pid: Option<PathBuf>,
 }
@@ -102,6 +108,16 @@ impl Keeper {
         if let Err(e) = self.ask(Question::Sweep, &[], &[]) {
             debug!("nobody looks for old namespaces: {e}");
         }
+    }
+
+    /// The config has been read again, and the keeper is to go by it, too.
+    pub fn follow(&self) -> io::Result<()> {
+        self.ask(Question::Policy, &[], &[]).map(drop)
+    }
+
+    /// Writes the key of a client into the config, in the place of its invite.
+    pub fn enrol(&self, invite: PublicKey, key: PublicKey) -> io::Result<()> {
+        self.ask(Question::Enrol, &[*invite.as_bytes(), *key.as_bytes()].concat(), &[]).map(drop)
     }
 
     /// Has a script run to its end or its limit, and logs what it says. Dropped, it ends the script.
@@ -235,9 +251,9 @@ impl Lines {
     }
 }
 
-/// One line about a script.
+/// One line about a script, as the child that runs it writes it.
 #[derive(Debug, PartialEq, Eq)]
-enum Said<'a> {
+pub enum Said<'a> {
     /// It printed this.
     Line(&'a str),
     /// It has ended.
@@ -247,7 +263,8 @@ enum Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
+    /// Reads a line without its end; `None` where it is none of these.
+    pub fn parse(line: &'a str) -> Option<Self> {
         let (tag, rest) = line.split_once(' ')?;
         Some(match tag {
             "line" => Self::Line(rest),
@@ -259,7 +276,8 @@ impl<'a> Said<'a> {
         })
     }
 
-    fn text(&self) -> String {
+    /// The line, with its end.
+    pub fn text(&self) -> String {
         match self {
             Self::Line(text) => format!("line {text}\n"),
             Self::Ended(Outcome::Exited(n)) => format!("exited {n}\n"),

@@ -117,6 +117,11 @@ impl Ports {
         first
     }
 
+    /// Those that there are to be now.
+    pub fn wanted(&self) -> Vec<Wanted> {
+        self.ports.iter().map(|port| port.wanted.clone()).collect()
+    }
+
     /// A peer has a session now, or has none any more. `tunnel`: where its datagrams go from and to.
     pub fn set_live(
         &mut self,

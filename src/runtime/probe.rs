@@ -60,8 +60,8 @@ pub struct Context<'a> {
 pub struct Probes {
     running: Vec<Running>,
     answering: BTreeMap<(PeerId, NicId), Answering>,
-    /// When the last one was announced to us.
-    announced: Option<Instant>,
+    /// When each peer has announced its last one to us.
+    announced: BTreeMap<PeerId, Instant>,
 }
 
 enum Stage {

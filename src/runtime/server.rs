@@ -1,18 +1,20 @@
 //! The server: the NICs of every client, a session with each.
 
 mod advice;
+mod enrol;
+mod reload;
 mod roster;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path as FilePath;
 use std::rc::Rc;
 use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
@@ -25,15 +27,16 @@ use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
 use super::probe::{self, Probes};
+use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
-use crate::config::{self, Config, Overrides, ServerConfig};
+use crate::config::ServerConfig;
 use crate::dataplane::Notice;
-use crate::keys::{PresharedKey, PrivateKey};
+use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
-use crate::proto::server::{ClientSpec, Server, ServerParams};
+use crate::proto::server::{Server, ServerParams};
 use crate::sys::clock;
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, PushState, Report};
@@ -42,12 +45,10 @@ use crate::wire::datagram::{Header, Type};
 /// Runs until a signal ends it. Returns the exit status.
 pub async fn run(
     config: ServerConfig,
-    path: &std::path::Path,
-    overrides: &Overrides,
+    file: Source,
     keeper: Rc<Keeper>,
     daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
-    let file = ConfigFile { path: path.to_owned(), overrides: overrides.clone() };
     let mut host = Host::start(config, file, keeper)?;
     if let Some(daemon) = daemon {
         daemon.started();
@@ -55,19 +56,14 @@ pub async fn run(
     host.live().await
 }
 
-/// Where the config comes from, again at each reload.
-struct ConfigFile {
-    path: PathBuf,
-    overrides: Overrides,
-}
-
 struct Host {
-    file: ConfigFile,
+    file: Source,
     config: ServerConfig,
     server: Server,
     plane: Plane,
     notices: mpsc::Receiver<Notice>,
     ports: Ports,
+    keeper: Rc<Keeper>,
     roster: Roster,
     links: LinkEvents,
     signals: Signals,
@@ -83,6 +79,8 @@ struct Host {
     /// Marked frames under way.
     proofs: Probes,
     started: Instant,
+    /// The server's own public key.
+    public: PublicKey,
     /// What each client has said of itself.
     heard: BTreeMap<PeerId, Heard>,
 }
@@ -95,21 +93,19 @@ struct Heard {
 }
 
 impl Host {
-    fn start(config: ServerConfig, file: ConfigFile, keeper: Rc<Keeper>) -> Result<Self, Failure> {
+    fn start(config: ServerConfig, file: Source, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = clock::now();
         let cannot = |what: String, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
-        let params = ServerParams {
-            identity: PrivateKey::read(&config.common.private_key)?,
-            suites: suites(&config),
-            instance: rand::rng().random(),
-        };
+        let identity = PrivateKey::read(&config.common.private_key)?;
+        let public = identity.public();
+        let params = ServerParams { identity, suites: suites(&config), instance: rand::rng().random() };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
         let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
         let sockets = plane::bind(config.bind, workers).map_err(|e| bind_failed(config.bind, &e))?;
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);
-        let sandbox = sandbox::confine(&folders(&file.path, &config));
+        let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (plane, notices) =
             Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
         let links = LinkEvents::new().map_err(|e| cannot("watch the interfaces".into(), e))?;
@@ -119,7 +115,8 @@ impl Host {
             server,
             plane,
             notices,
-            ports: Ports::new(keeper),
+            ports: Ports::new(Rc::clone(&keeper)),
+            keeper,
             roster: Roster::default(),
             links,
             signals,
@@ -135,10 +132,11 @@ impl Host {
             heard: BTreeMap::new(),
             file,
             config,
+            public,
         };
         let config = host.config.clone();
         host.ports.sweep();
-        host.adopt(now, &config)?;
+        host.adopt(now, &config, psks(&config)?)?;
         sandbox::filter();
         info!(bind = %local, clients = config.clients.len(), "server started");
         Ok(host)
@@ -153,7 +151,10 @@ impl Host {
             tokio::select! {
                 wish = self.signals.next() => match wish {
                     Wish::Stop => return Ok(self.stop()),
-                    Wish::Reload => self.reload(clock::now()),
+                    Wish::Reload => {
+                        // Whoever sent the signal reads the log.
+                        let _ = self.reload(clock::now(), false);
+                    }
                     Wish::Rekey => warn!("SIGUSR1 renews the session on a client; a server answers its clients"),
                 },
                 Some(notice) = self.notices.recv() => self.handle_notice(clock::now(), notice)?,
@@ -186,71 +187,6 @@ impl Host {
         0
     }
 
-    /// All of the new config, or nothing of it.
-    fn reload(&mut self, now: Instant) {
-        let config = match config::load(&self.file.path, &self.file.overrides) {
-            Ok((Config::Server(config), warnings)) => {
-                for warning in warnings {
-                    warn!("{warning}");
-                }
-                config
-            }
-            Ok((Config::Client(_), _)) => {
-                error!("reload refused: run_mode cannot change while the program runs; restart it");
-                return;
-            }
-            Err(report) => {
-                error!("reload refused, nothing has changed:\n{report}");
-                return;
-            }
-        };
-        let fixed = [
-            ("bind_addr", config.bind != self.config.bind),
-            ("private_key", config.common.private_key != self.config.common.private_key),
-            ("log", config.common.log != self.config.common.log),
-            ("suites", config.suites != self.config.suites),
-            ("workers", config.common.workers != self.config.common.workers),
-        ];
-        for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
-            warn!("a changed {key} takes effect when the server is restarted");
-        }
-        match self.adopt(now, &config) {
-            Ok(()) => info!(clients = config.clients.len(), "config reloaded"),
-            Err(e) => error!("the reload is not complete: {e}"),
-        }
-        self.config = config;
-    }
-
-    /// Has the clients and NICs of a config, and no others.
-    fn adopt(&mut self, now: Instant, config: &ServerConfig) -> Result<(), Failure> {
-        // Whatever can be refused is, before anything is changed.
-        let psks = config
-            .clients
-            .iter()
-            .map(|c| c.psk.as_deref().map(PresharedKey::read).transpose())
-            .collect::<Result<Vec<_>, _>>()?;
-        let change = self.roster.change(config, psks)?;
-        for id in &change.removed {
-            self.server.remove_client(now, *id);
-            self.drain(now);
-            self.plane.remove_peer(*id);
-            self.paths.remove(id);
-            self.tunnels.remove(id);
-            self.heard.remove(id);
-            self.ports.set_live(now, &mut self.plane, *id, None);
-        }
-        for (id, key, psk) in change.added {
-            self.plane.add_peer(id);
-            self.server.add_client(now, id, ClientSpec { key, psk });
-        }
-        let opened = self.ports.set(now, &mut self.plane, change.nics);
-        // A config that a client could not follow yet is offered all the same: its NICs here are tried again.
-        for (id, blob) in change.pushes {
-            self.server.set_push(now, id, blob);
-        }
-        opened.map_err(|e| Failure::Refused(e.to_string()))
-    }
-
     fn drain(&mut self, now: Instant) {
         while let Some(output) = self.server.poll_output() {
             if let Some((peer, event)) = self.plane.apply(output) {
@@ -260,6 +196,13 @@ impl Host {
     }
 
     fn handle_event(&mut self, now: Instant, peer: PeerId, event: Event) {
+        if self.roster.invited(peer).is_some() {
+            // It is no client yet, and its session is none that anybody waits for.
+            if let Event::Enrol(key) = event {
+                self.enrol(now, peer, key);
+            }
+            return;
+        }
         let client = self.roster.name(peer);
         match event {
             Event::Established { suite, path, first } => {
@@ -319,13 +262,17 @@ impl Host {
             Event::Probed(probed) => {
                 self.probes(now, |probes, cx| probes.handle_probed(peer, &probed, cx));
             }
-            Event::Resolve { .. } | Event::Push { .. } => {}
+            Event::Enrol(_) | Event::Enrolled(_) | Event::Resolve { .. } | Event::Push { .. } => {}
         }
     }
 
     fn handle_asker(&mut self, now: Instant, asker: Asker) {
         match asker.request.clone() {
             Request::Status {} => asker.answer(&self.snapshot(now)),
+            Request::Reload { dry_run } => match self.reload(now, dry_run) {
+                Ok(told) => asker.answer(&told),
+                Err(why) => asker.refuse(why),
+            },
             Request::Capture { nic, snaplen } => {
                 let name = |id| self.roster.name(id).to_owned();
                 capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);
@@ -439,23 +386,21 @@ impl Host {
     }
 }
 
+/// The files that a reload reads besides the config.
+fn files(config: &ServerConfig) -> impl Iterator<Item = &FilePath> {
+    let own = [config.common.private_key.as_path()];
+    own.into_iter().chain(config.files.iter().map(|file| file.as_path()))
+}
+
+/// The pre-shared keys of the clients, in order.
+fn psks(config: &ServerConfig) -> Result<Vec<Option<PresharedKey>>, Failure> {
+    let read = |path: Option<&FilePath>| path.map(PresharedKey::read).transpose();
+    Ok(config.clients.iter().map(|c| read(c.psk.as_deref())).collect::<Result<_, _>>()?)
+}
+
 /// Each allowed AEAD, with a pre-shared key and without: which it is to be depends on the client.
 fn suites(config: &ServerConfig) -> Vec<Suite> {
     config.suites.iter().flat_map(|s| [s.with_psk(false), s.with_psk(true)]).collect()
-}
-
-/// Where a reload may read: beside the config file, and where the files that it names are.
-fn folders(config_file: &std::path::Path, config: &ServerConfig) -> Vec<PathBuf> {
-    let own = [config_file, &config.common.private_key];
-    let files = own.into_iter().chain(config.files.iter().map(PathBuf::as_path));
-    let folder = |file: &std::path::Path| match file.parent() {
-        Some(folder) if folder != std::path::Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let mut folders: Vec<_> = files.map(folder).collect();
-    folders.sort_unstable();
-    folders.dedup();
-    folders
 }
 
 fn bind_failed(bind: SocketAddr, e: &std::io::Error) -> Failure {

@@ -10,8 +10,10 @@
 //! 6 STATUS  revision u64 | state u8 | code u8      answered by the same STATUS
 //! 7 REPORT  load u32 | uptime u32 | total u64 | available u64 | count u8 | count × (nic u16 | 4 × u64)
 //! 8 BYE     reason u8
-//! 9 PROBE   token u64 | nic u16                   a marked frame is about to come; answered by PROBED
-//! 10 PROBED token u64 | nic u16 | progress u8 | mtu u16 | there u32 | back u32 | text
+//! 9 ENROL   key 32 | proof 16                      repeated until answered
+//! 10 ENROLLED state u8
+//! 11 PROBE  token u64 | nic u16                   a marked frame is about to come; answered by PROBED
+//! 12 PROBED token u64 | nic u16 | progress u8 | mtu u16 | there u32 | back u32 | text
 //! ```
 //!
 //! Every message may be lost, repeated or reordered. None needs state at the side that answers, but for PROBE, which is
@@ -51,6 +53,26 @@ pub enum PushState {
 impl PushState {
     const ALL: [Self; 5] =
         [Self::Applied, Self::ScriptRefused, Self::ScriptFailed, Self::ConfigRefused, Self::NicFailed];
+}
+
+/// What became of an enrolment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Enrolment {
+    /// The key is on the server's list.
+    Accepted = 1,
+    /// Another key was enrolled with this invite.
+    Used = 2,
+    /// The invite is no longer valid.
+    Late = 3,
+    /// The key is a client's already.
+    KeyTaken = 4,
+    /// The server could not write it down; its log says why.
+    Failed = 5,
+}
+
+impl Enrolment {
+    const ALL: [Self; 5] = [Self::Accepted, Self::Used, Self::Late, Self::KeyTaken, Self::Failed];
 }
 
 /// What one NIC has carried since it was opened.
@@ -130,6 +152,18 @@ pub enum Control<'a> {
     Report(Report),
     /// The sender stops in good order.
     Bye,
+    /// Whoever has an invite has made this key, and wants to be known by it.
+    Enrol {
+        /// The new public key.
+        key: [u8; 32],
+        /// That the sender has its private half.
+        proof: [u8; 16],
+    },
+    /// What became of that.
+    Enrolled {
+        /// How it went.
+        state: Enrolment,
+    },
     /// A marked frame is about to come: it is to be sent back, once. Asked again, how far has it come?
     Probe {
         /// The frame's token.
@@ -179,13 +213,19 @@ impl<'a> Control<'a> {
             }
             Self::Report(report) => report.encode(&mut out),
             Self::Bye => out.extend([8, 0]),
-            Self::Probe { token, nic } => {
+            Self::Enrol { key, proof } => {
                 out.push(9);
+                out.extend(key);
+                out.extend(proof);
+            }
+            Self::Enrolled { state } => out.extend([10, *state as u8]),
+            Self::Probe { token, nic } => {
+                out.push(11);
                 out.extend(token.to_le_bytes());
                 out.extend(nic.0.to_le_bytes());
             }
             Self::Probed(probed) => {
-                out.push(10);
+                out.push(12);
                 probed.encode(&mut out);
             }
         }
@@ -222,8 +262,13 @@ impl<'a> Control<'a> {
                 r.u8()?;
                 Self::Bye
             }
-            9 => Self::Probe { token: r.u64()?, nic: NicId(r.u16()?) },
-            10 => Self::Probed(Probed::read(&mut r)?),
+            9 => Self::Enrol { key: r.array()?, proof: r.array()? },
+            10 => {
+                let state = r.u8()?;
+                Self::Enrolled { state: Enrolment::ALL.into_iter().find(|s| *s as u8 == state)? }
+            }
+            11 => Self::Probe { token: r.u64()?, nic: NicId(r.u16()?) },
+            12 => Self::Probed(Probed::read(&mut r)?),
             _ => return None,
         };
         r.0.is_empty().then_some(message)
@@ -320,6 +365,8 @@ mod tests {
             Control::Status { revision: 11, state: PushState::ScriptFailed, code: 12 },
             Control::Report(report),
             Control::Bye,
+            Control::Enrol { key: [13; 32], proof: [14; 16] },
+            Control::Enrolled { state: Enrolment::Late },
             Control::Probe { token: 13, nic: NicId(14) },
             Control::Probed(Probed {
                 token: 15,

@@ -1,5 +1,6 @@
 //! The protocol's promises, in virtual time.
 
+mod enrol;
 mod sim;
 
 use std::time::Duration;

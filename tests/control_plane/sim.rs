@@ -234,7 +234,8 @@ impl Sim {
         };
         let mut server = Server::new(self.now, params, StdRng::from_rng(&mut self.rng)).unwrap();
         let known = if self.spec.known { CLIENT_KEY } else { 99 };
-        let spec = ClientSpec { key: key(known).public(), psk: self.spec.server_psk.map(psk) };
+        let spec =
+            ClientSpec { keys: vec![key(known).public()], psk: self.spec.server_psk.map(psk), invite: false };
         server.add_client(self.now, CLIENT, spec);
         self.server = Some(server);
         self.server_plane = Plane::default();

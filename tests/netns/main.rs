@@ -6,10 +6,12 @@
 mod common;
 
 mod capture;
+mod clients;
 mod contract;
 mod demo;
 mod doctor;
 mod duplicate;
+mod enrol;
 mod faults;
 mod forward;
 mod identity;

@@ -1,8 +1,10 @@
-//! SIGHUP on the server: running clients follow, and nobody else is disturbed.
+//! A config read again while the program runs: clients follow, nobody else is disturbed, mistakes change nothing.
 
 use std::time::{Duration, Instant};
 
 use crate::common::lab::{Edit, Lab, NIC_GONE, NIC_READY, Nic, SESSION, SOON};
+use crate::common::ns::Ns;
+use crate::common::program::TAP_RS;
 use crate::common::traffic::tcp;
 use crate::needs_root;
 
@@ -97,4 +99,132 @@ fn a_client_taken_off_the_list_is_shut_out_and_the_others_stay() {
     assert!(!lab.sites[0].lan.answers(lab.sites[0].nics[0].ip, Duration::from_millis(500)));
     lab.sites[1].lan.ping(lab.sites[1].nics[0].ip);
     assert_eq!(clients[1].count(&[SESSION]), 1);
+}
+
+/// `tap-rs reload` for the program with this file: its status, what it says, and what it complains of.
+fn reload(ns: &Ns, lab: &Lab, file: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    let file = lab.dir().join(file);
+    let output = ns.try_exec(&[&[TAP_RS, "reload", file.to_str().unwrap()], args].concat());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_difference_is_told_before_it_is_made() {
+    needs_root!();
+    let lab = Lab::plan().nics(2).build();
+    let (server, client) = lab.up(&with(&[0, 1]), &remote());
+    let edit = Edit { nic: "mtu = 1400".into(), top: "log = \"debug\"".into(), ..with(&[0, 2]) };
+    let text = lab.server_toml(&edit).replace(":1234\"", ":1235\"");
+    lab.write("server.toml", text);
+    let changes = "~ log: info -> debug\n- nic tap0x1 of client site0\n~ nic tap0x0 of client site0: mtu 1500 -> 1400\n\
+                   + nic tap0x2 of client site0\n! bind_addr: counts from the next start on\n";
+    let dry = reload(&lab.server, &lab, "server.toml", &["--dry-run"]);
+    assert_eq!(dry, (Some(0), changes.to_owned(), String::new()));
+    assert!(lab.server.has_link("tap0x1") && !lab.server.has_link("tap0x2"), "nothing has happened");
+    let done = reload(&lab.server, &lab, "server.toml", &[]);
+    assert_eq!(done, (Some(0), format!("{changes}reloaded\n"), String::new()));
+    // It has waited: all of it is there.
+    assert!(!lab.server.has_link("tap0x1") && lab.server.has_link("tap0x2"));
+    client.wait_for_log(&[NIC_READY, "mv2"], SOON);
+    assert_eq!(client.count(&[SESSION]), 1);
+    let again = reload(&lab.server, &lab, "server.toml", &[]);
+    assert!(again.1.starts_with("! bind_addr"), "{again:?}");
+    client.rekey();
+    server.wait_for_log(&["DEBUG", "session renewed"], SOON);
+}
+
+#[test]
+fn a_refused_reload_says_why_and_leaves_everything_as_it_was() {
+    needs_root!();
+    let lab = Lab::new();
+    let (server, _client) = lab.up(&with(&[0]), &remote());
+    let good = lab.server_toml(&with(&[0]));
+    lab.write("server.toml", good.replace("ifname", "ifnaem"));
+    let (status, said, why) = reload(&lab.server, &lab, "server.toml", &[]);
+    let line = good.lines().position(|l| l.starts_with("ifname")).unwrap() + 1;
+    assert_eq!((status, said.as_str()), (Some(1), ""));
+    assert!(why.contains(&format!("server.toml:{line}:1: ")) && why.contains("ifname"), "{why}");
+
+    // A NIC that cannot be opened takes back those that could.
+    lab.server.ip("link add tap0x2 type veth peer name other");
+    lab.write("server.toml", lab.server_toml(&with(&[1, 2])));
+    let (status, said, why) = reload(&lab.server, &lab, "server.toml", &[]);
+    assert!(status == Some(1) && said.contains("+ nic tap0x1") && why.contains("tap0x2"), "{said}{why}");
+    assert!(!lab.server.has_link("tap0x1") && lab.server.has_link("tap0x0"));
+    lab.sites[0].lan.ping(lab.sites[0].nics[0].ip);
+    server.wait_for_log(&["reload refused, nothing has changed"], SOON);
+    assert_eq!(server.count(&["config reloaded"]), 0);
+}
+
+#[test]
+fn a_client_follows_its_file_and_keeps_its_session() {
+    needs_root!();
+    let lab = Lab::plan().nics(2).build();
+    let (_server, client) = lab.up(&with(&[0, 1]), &with(&[0]));
+    let site = &lab.sites[0];
+    let edit = Edit { top: "log = \"debug\"\nkeepalive = 5".into(), ..with(&[0, 1]) };
+    lab.write("client0.toml", lab.client_toml(0, &edit));
+    let (status, said, why) = reload(&site.client, &lab, "client0.toml", &[]);
+    assert_eq!(
+        (status, said.as_str(), why.as_str()),
+        (Some(0), "~ log: info -> debug\n~ keepalive: 10 s -> 5 s\n+ nic mv1\nreloaded\n", "")
+    );
+    client.wait_for_log(&[NIC_READY, "mv1"], SOON);
+    site.nics.iter().for_each(|nic| site.lan.ping(nic.ip));
+    lab.write("client0.toml", lab.client_toml(0, &with(&[0])));
+    client.reload();
+    client.wait_for_log(&[NIC_GONE, "mv1"], SOON);
+    until("mv1 is gone", || !site.client.has_link("mv1"));
+    site.lan.ping(site.nics[0].ip);
+    assert_eq!(client.count(&[SESSION]), 1);
+    // Another macvtap's name is taken: what is there stays.
+    site.client.ip("link add mv1 type veth peer name other");
+    lab.write("client0.toml", lab.client_toml(0, &with(&[0, 1])));
+    let (status, _, why) = reload(&site.client, &lab, "client0.toml", &[]);
+    assert!(status == Some(1) && why.contains("mv1 is a veth"), "{why}");
+    site.lan.ping(site.nics[0].ip);
+}
+
+#[test]
+fn a_client_that_allows_more_takes_what_it_had_refused() {
+    needs_root!();
+    let lab = Lab::new();
+    let script = "#!/bin/sh\nip link add proof type veth peer name proof2\n";
+    let server = Edit { server: format!("script_content = {script:?}"), ..Edit::default() };
+    let _server = lab.start_server(&server);
+    let client = lab.start_client(0, &remote());
+    client.wait_for_log(&["script"], SOON);
+    let site = &lab.sites[0];
+    assert!(!site.client.has_link("mv0") && !site.client.has_link("proof"));
+    let hash: String = {
+        use sha2::Digest;
+        sha2::Sha256::digest(script).iter().map(|b| format!("{b:02x}")).collect()
+    };
+    let top = format!("script = \"pinned\"\nscript_sha256 = [\"{hash}\"]");
+    lab.write("client0.toml", lab.client_toml(0, &Edit { top, ..remote() }));
+    client.reload();
+    client.wait_for_log(&[NIC_READY, "mv0"], SOON);
+    assert!(site.client.has_link("proof"), "the keeper goes by the new file, too");
+    assert_eq!(client.count(&[SESSION]), 1);
+}
+
+#[test]
+fn a_client_moves_to_another_server_address() {
+    needs_root!();
+    let lab = Lab::new();
+    let (server, client) = lab.up(&Edit::default(), &remote());
+    lab.server.ip("addr add 172.31.0.9/24 dev wan0");
+    let there = Some("172.31.0.9:1234".to_owned());
+    lab.write("client0.toml", lab.client_toml(0, &Edit { server_addr: there, ..remote() }));
+    let (status, said, _) = reload(&lab.sites[0].client, &lab, "client0.toml", &[]);
+    assert_eq!(
+        (status, said.as_str()),
+        (Some(0), "~ bind_addr: 172.31.0.1:1234 -> 172.31.0.9:1234\nreloaded\n")
+    );
+    client.wait_for_log(&["trying to reach", "172.31.0.9:1234"], SOON);
+    lab.server.sysctl("net.ipv4.conf.all.promote_secondaries", 1);
+    lab.server.ip("addr del 172.31.0.1/24 dev wan0");
+    lab.sites[0].lan.ping(lab.sites[0].nics[0].ip);
+    drop(server);
 }

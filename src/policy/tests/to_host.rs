@@ -58,6 +58,16 @@ fn a_super_frame_is_measured_by_its_packets() {
 }
 
 #[test]
+fn a_super_frame_is_as_long_as_the_longest_frame_at_the_most() {
+    let offload = Offload { needs_checksum: true, gso: Some(Gso::Tcp(1000)) };
+    let frame = |total: usize| tcp_frame(true, total - tcp_frame(true, 0).len());
+    let ask = |f: Vec<u8>| contract(plain()).lan_to_host(Instant::now(), &f, f.len(), offload);
+    assert_eq!(ask(frame(MAX_FRAME - 1)), OK);
+    assert_eq!(ask(frame(MAX_FRAME)), OK);
+    assert_eq!(ask(frame(MAX_FRAME + 1)), Err(DropReason::Oversize));
+}
+
+#[test]
 fn a_super_frame_of_another_kind_than_its_headers_is_dropped() {
     let frame = tcp_frame(false, 4000);
     let offload = Offload { needs_checksum: true, gso: Some(Gso::Udp(1000)) };
@@ -146,6 +156,17 @@ fn questions_and_probes_for_the_nics_address_pass() {
     let ask = nd(135, NIC6, &[&lla(1, HOST)]);
     assert_eq!(to_host(plain(), &nd_from(HOST6, &ask)), OK);
     assert_eq!(to_host(plain(), &nd_from(Ipv6Addr::UNSPECIFIED, &nd(135, NIC6, &[]))), OK);
+}
+
+#[test]
+fn questions_for_other_addresses_stay_on_the_lan_and_announcements_pass() {
+    let other = Ipv4Addr::new(18, 8, 80, 151);
+    assert_eq!(to_host(plain(), &arp(1, HOST, HOST, HOST4, other)), Err(DropReason::NotForNic));
+    assert_eq!(to_host(plain(), &arp(1, HOST, HOST, HOST4, HOST4)), OK, "its own address, to all");
+    assert_eq!(to_host(plain(), &arp(2, HOST, HOST, HOST4, other)), OK, "an answer");
+    let mut of_none = contract_with(plain(), &[]);
+    let question = arp(1, HOST, HOST, HOST4, other);
+    assert_eq!(of_none.lan_to_host(Instant::now(), &question, 42, Offload::default()), OK);
 }
 
 #[test]
@@ -254,6 +275,7 @@ fn the_tunnels_own_datagrams_are_dropped() {
     assert_eq!(ask(Some(("[::ffff:18.8.80.9]:4000", "0.0.0.0:5000")), &v4), own);
     assert_eq!(ask(Some(("18.8.80.9:4000", "18.8.80.150:5001")), &v4), OK);
     assert_eq!(ask(Some(("18.8.80.9:4000", "18.8.80.151:5000")), &v4), OK);
+    assert_eq!(ask(Some(("18.8.80.150:5000", "18.8.80.10:4000")), &v4), OK, "from somebody else");
     let v6 = udp_frame(true, 40);
     assert_eq!(ask(Some(("[2001:db8::9]:4000", "[2001:db8::7]:5000")), &v6), own);
     assert_eq!(ask(Some(("18.8.80.9:4000", "18.8.80.150:5000")), &tcp_frame(false, 4)), OK);

@@ -270,6 +270,13 @@ fn claims_disguised_as_llc_are_dropped() {
         assert_eq!(to_lan(strict(), &snap(oui, 0x0800)), Err(DropReason::SpoofedIp));
         assert_eq!(to_lan(plain(), &snap(oui, 0x0800)), OK);
         assert_eq!(to_lan(bridge(), &snap(oui, 0x0806)), OK);
+        assert_eq!(to_lan(bridge(), &snap(oui, 0x86dd)), OK);
+        // The same bytes behind a type are no LLC.
+        for kind in [0x0600u16, 0x88b5] {
+            let mut typed = snap(oui, 0x0806);
+            typed[12..14].copy_from_slice(&kind.to_be_bytes());
+            assert_eq!(to_lan(plain(), &typed), OK, "{kind:#x}");
+        }
     }
     assert_eq!(to_lan(plain(), &ether(HOST, NIC, &[], 38, &[0x42; 38])), OK, "other LLC");
 }
@@ -361,5 +368,7 @@ mod strict_rules {
         let frame = from_nic(link_local(), 60, &hidden);
         assert_eq!(to_lan(strict(), &frame), Err(DropReason::RouterAdvert));
         assert_eq!(to_lan(NicRules { strict: true, ..bridge() }, &frame), Err(DropReason::RouterAdvert));
+        let in_ipv4 = from_nic(NIC4, 58, &router_advertisement());
+        assert_eq!(to_lan(strict(), &in_ipv4), OK, "which is none to anybody");
     }
 }

@@ -40,6 +40,7 @@ pub struct Refusal {
 }
 
 /// The NICs of a push that may be followed.
+#[derive(Clone)]
 pub struct Nics {
     mode: Option<NicMode>,
     nics: Vec<PushedNic>,
@@ -147,6 +148,11 @@ impl Pushes {
 }
 
 impl Nics {
+    /// Those of a blob that was judged before.
+    pub fn of(blob: &[u8]) -> Option<Self> {
+        Push::decode(blob).ok().map(|push| Self { mode: push.mode, nics: push.nics })
+    }
+
     /// Those that this client is to have.
     pub fn wanted(self, config: &ClientConfig) -> Vec<Wanted> {
         match &config.nics {

@@ -32,6 +32,12 @@ impl Resolver {
         resolver
     }
 
+    /// The server is somewhere else from now on.
+    pub fn set_server(&mut self, server: ServerAddr) {
+        (self.server, self.turn) = (server, 0);
+        self.start(Duration::ZERO);
+    }
+
     /// The server cannot be reached where it was last.
     pub fn again(&mut self) {
         if self.waiting.is_none() && matches!(self.server.host, Host::Name(_)) {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::request::Refusal;
 use super::{FOLDER, Request};
 
-/// How long an answer may take.
+/// How long an answer may take; a reload may have a thousand NICs to open.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest document that is read: a thousand clients with a NIC each have under 1 MiB.
 const MOST: u64 = 64 << 20;
@@ -125,6 +126,18 @@ fn line(request: &Request) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
+/// The names of those that run here.
+///
+/// # Errors
+/// Only root may know.
+pub fn names() -> Result<Vec<String>, AskError> {
+    match sockets() {
+        Ok(sockets) => Ok(sockets.into_iter().map(|(name, _)| name).collect()),
+        Err(AskError::Nobody) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
 fn granted((name, document): (String, Vec<u8>)) -> Result<(String, Vec<u8>), AskError> {
     match serde_json::from_slice::<Refusal>(&document) {
         Ok(refusal) => Err(AskError::Refused(name, refusal.error)),
@@ -163,7 +176,10 @@ fn sockets() -> Result<Vec<(String, PathBuf)>, AskError> {
 fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(match request {
+        Request::Reload { .. } => LONG_PATIENCE,
+        _ => PATIENCE,
+    }))?;
     stream.write_all(&line(request)?)?;
     let mut document = Vec::new();
     stream.take(MOST).read_to_end(&mut document)?;

@@ -23,6 +23,11 @@ pub enum Request {
         /// The frame's length in bytes; 0: the longest that the NIC takes.
         bytes: u16,
     },
+    /// Read the config again. The answer is a [`Reloaded`](crate::runtime::reload::Reloaded).
+    Reload {
+        /// Say only what would change.
+        dry_run: bool,
+    },
 }
 
 /// The answer to what cannot be done.
@@ -39,6 +44,8 @@ mod tests {
 
     #[test]
     fn a_request_is_a_line_of_json() {
+        let line = serde_json::to_string(&Request::Reload { dry_run: true }).unwrap();
+        assert_eq!(line, r#"{"ask":"reload","dry_run":true}"#);
         let line = serde_json::to_string(&Request::Status {}).unwrap();
         assert_eq!(line, r#"{"ask":"status"}"#);
         assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), Request::Status {});

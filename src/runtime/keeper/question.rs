@@ -37,10 +37,14 @@ pub(super) enum Question {
     Script = b's',
     /// To resolve a name: port, name; with a line.
     Resolve = b'd',
+    /// To read the config again, for what the keeper goes by.
+    Policy = b'p',
+    /// To write an invited client's key into the config: the invite's key, the client's.
+    Enrol = b'k',
 }
 
 impl Question {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Tun,
         Self::Macvtap,
         Self::Netlink,
@@ -52,6 +56,8 @@ impl Question {
         Self::Runs,
         Self::Script,
         Self::Resolve,
+        Self::Policy,
+        Self::Enrol,
     ];
 
     /// The question that a message begins with, and the rest of it.

@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::enrol::enrol;
 use super::question::{Guarded, Question};
 use super::{PATIENCE, ROOM, Rules, Said, answer};
 use crate::config::ScriptPolicy;
+use crate::keys::PublicKey;
 use crate::nic::events::listener;
 use crate::nic::netns::{self, within};
 use crate::nic::sysctl::Sysctl;
 use crate::nic::{self, Devices, Here};
 use crate::runtime::script::{Script, allowed, run_with};
+use crate::runtime::{netns as config_netns, script_policy};
 use crate::sys::netlink::NetlinkSocket;
 use crate::sys::poll::await_readable;
 use crate::sys::process::{
@@ -130,6 +133,19 @@ impl Desk {
                 let pid = parts.number().ok_or_else(bad)?;
                 // This process has a name of its own.
                 if is_like(pid, self.tunnel) { Ok(None) } else { Err(ErrorKind::NotFound.into()) }
+            }
+            Question::Policy => {
+                let (config, _) = self.rules.config.load().map_err(io::Error::other)?;
+                self.rules.script = script_policy(&config);
+                self.rules.netns = config_netns(&config);
+                Ok(None)
+            }
+            Question::Enrol => {
+                let (invite, key) = parts.0.split_first_chunk::<32>().ok_or_else(bad)?;
+                let key = <[u8; 32]>::try_from(key).map_err(|_| bad())?;
+                let keys = PublicKey::try_from(*invite).and_then(|i| Ok((i, PublicKey::try_from(key)?)));
+                let (invite, key) = keys.map_err(|_| bad())?;
+                enrol(&self.rules.config, invite, key).map(|()| None)
             }
             Question::Script => {
                 let limit = parts.0.first_chunk().map(|ms| Duration::from_millis(u64::from_ne_bytes(*ms)));

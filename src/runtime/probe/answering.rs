@@ -11,7 +11,7 @@ use crate::types::NicId;
 use crate::wire::control::Control;
 use crate::wire::probe::{Probed, Progress, text};
 
-/// Shortest time between two frames that are announced: what others may have this process do is little.
+/// Shortest time between two frames that one peer announces: what others may have this process do is little.
 const ANNOUNCE_GAP: Duration = Duration::from_millis(20);
 
 /// How long an answer is remembered.
@@ -40,10 +40,11 @@ impl Probes {
         let known = self.answering.get(&(peer, nic)).is_some_and(|a| a.probed.token == token);
         if !known {
             let soon = |at: Instant| now.saturating_duration_since(at) < ANNOUNCE_GAP;
-            if self.announced.is_some_and(soon) {
+            if self.announced.get(&peer).copied().is_some_and(soon) {
                 return Err(DropReason::RateLimited);
             }
-            self.announced = Some(now);
+            self.announced.retain(|_, at| soon(*at));
+            self.announced.insert(peer, now);
             self.answering.retain(|_, a| now.saturating_duration_since(a.since) < REMEMBER);
             self.expect(peer, (token, nic), cx);
         }

@@ -19,6 +19,7 @@ pub struct Advice {
     stranger: Option<Instant>,
     astray: Option<Instant>,
     looked: Option<Instant>,
+    invite: Option<Instant>,
     /// Who greeted last.
     greeter: Option<IpAddr>,
 }
@@ -34,6 +35,15 @@ impl Advice {
                 "refused: no client has this key; to let it in, write that as public_key under [[clients]] and reload"
             );
         }
+    }
+
+    /// An invite is tried that does not count. True where it is time to say so.
+    pub fn invite(&mut self, now: Instant) -> bool {
+        let due = due(now, self.invite, GAP);
+        if due {
+            self.invite = Some(now);
+        }
+        due
     }
 
     /// A HELLO has been answered. Who greets again has not got the answer: perhaps it went into one of our own NICs,

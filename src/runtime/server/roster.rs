@@ -8,6 +8,7 @@ use crate::config::{ClientEntry, ServerConfig, ServerNic};
 use crate::keys::{PresharedKey, PublicKey};
 use crate::nic::{NicRequest, Side};
 use crate::proto::output::PeerId;
+use crate::proto::server::ClientSpec;
 use crate::runtime::ports::Wanted;
 use crate::types::{MacAddr, NicId, NicSpec};
 use crate::wire::push::{Push, PushedNic};
@@ -19,23 +20,30 @@ pub struct Roster {
     next: u32,
 }
 
+#[derive(Clone)]
 struct Known {
     name: String,
-    key: PublicKey,
+    keys: Vec<PublicKey>,
     psk: Option<[u8; 32]>,
     ids: BTreeMap<MacAddr, NicId>,
+    /// It is the client's invite, and not the client.
+    invite: bool,
 }
 
 /// What a new config changes.
 pub struct Change {
-    /// Clients that are no more, or have other keys.
+    /// Clients that are no more.
     pub removed: Vec<PeerId>,
-    /// Clients that are new, or have other keys.
-    pub added: Vec<(PeerId, PublicKey, Option<PresharedKey>)>,
+    /// Clients that are new.
+    pub added: Vec<(PeerId, ClientSpec)>,
+    /// Clients with other keys than before, and whether the pre-shared key at least is the same.
+    pub rekeyed: Vec<(PeerId, ClientSpec, bool)>,
     /// Every NIC there is to be.
     pub nics: Vec<Wanted>,
     /// What each client is to be and run.
     pub pushes: Vec<(PeerId, Arc<[u8]>)>,
+    /// The clients as they are then.
+    pub roster: Roster,
 }
 
 impl Roster {
@@ -46,40 +54,82 @@ impl Roster {
 
     /// Every client, with its name.
     pub fn names(&self) -> impl Iterator<Item = (PeerId, &str)> {
-        self.clients.iter().map(|(id, known)| (*id, known.name.as_str()))
+        self.clients.iter().filter(|(_, k)| !k.invite).map(|(id, known)| (*id, known.name.as_str()))
     }
 
-    /// Takes a config over. `psks`: those of its clients, in order. After an error nothing has changed.
-    pub fn change(
-        &mut self,
-        config: &ServerConfig,
-        psks: Vec<Option<PresharedKey>>,
-    ) -> Result<Change, Failure> {
-        let mut next = self.next;
-        let (mut clients, mut added) = (BTreeMap::new(), Vec::new());
+    /// The client whose invite this is.
+    pub fn invited(&self, peer: PeerId) -> Option<&str> {
+        self.clients.get(&peer).filter(|k| k.invite).map(|k| k.name.as_str())
+    }
+
+    /// Whether the client of this name has another pre-shared key than this one.
+    pub fn has_other_psk(&self, name: &str, psk: Option<&PresharedKey>) -> bool {
+        let known = self.clients.values().find(|k| k.name == name && !k.invite);
+        known.is_some_and(|k| k.psk != psk.map(fingerprint))
+    }
+
+    /// What a config changes. `psks`: those of its clients, in order.
+    pub fn change(&self, config: &ServerConfig, psks: Vec<Option<PresharedKey>>) -> Result<Change, Failure> {
+        let (mut next, mut clients) = (self.next, BTreeMap::new());
+        let (mut added, mut rekeyed) = (Vec::new(), Vec::new());
         let (mut nics, mut pushes) = (Vec::new(), Vec::new());
-        for (entry, psk) in config.clients.iter().zip(psks) {
-            let digest = psk.as_ref().map(fingerprint);
-            let same = |known: &&Known| known.key == entry.key && known.psk == digest;
-            let old = self.clients.iter().find(|(_, known)| same(known));
-            let (id, ids) = match old {
-                Some((id, known)) => (*id, number(&known.ids, entry)),
-                None => {
-                    let id = PeerId(next);
+        let mut admit = |keys: Vec<PublicKey>, name: &str, psk: Option<PresharedKey>, invite| {
+            let (digest, old) = (psk.as_ref().map(fingerprint), self.find(&clients, name, &keys, invite));
+            let (id, ids) = old.map_or_else(
+                || {
                     next = next.wrapping_add(1);
-                    added.push((id, entry.key, psk));
-                    (id, number(&BTreeMap::new(), entry))
+                    (PeerId(next), BTreeMap::new())
+                },
+                |(id, known)| (id, known.ids.clone()),
+            );
+            let spec = ClientSpec { keys: keys.clone(), psk, invite };
+            match old {
+                None => added.push((id, spec)),
+                Some((_, known)) if known.keys != keys || known.psk != digest => {
+                    rekeyed.push((id, spec, known.psk == digest));
                 }
-            };
+                Some(_) => {}
+            }
+            clients
+                .insert(id, Known { name: name.to_owned(), keys, psk: digest, ids: BTreeMap::new(), invite });
+            (id, ids)
+        };
+        let mut numbers = BTreeMap::new();
+        for (entry, psk) in config.clients.iter().zip(psks) {
+            let (id, ids) = admit(entry.keys.clone(), &entry.name, psk, false);
+            let ids = number(&ids, entry);
             pushes.push((id, blob(entry, &ids)?));
             nics.extend(
                 entry.nics.iter().map(|nic| wanted(config, id, ids.get(&nic.spec.mac).copied(), nic)),
             );
-            clients.insert(id, Known { name: entry.name.clone(), key: entry.key, psk: digest, ids });
+            numbers.insert(id, ids);
+            // Kept when it has been used or is late, so that whoever tries it then can be told.
+            if let Some(invite) = &entry.invite {
+                admit(vec![invite.key], &entry.name, None, true);
+            }
+        }
+        for (id, ids) in numbers {
+            if let Some(known) = clients.get_mut(&id) {
+                known.ids = ids;
+            }
         }
         let removed = self.clients.keys().filter(|id| !clients.contains_key(id)).copied().collect();
-        (self.clients, self.next) = (clients, next);
-        Ok(Change { removed, added, nics, pushes })
+        Ok(Change { removed, added, rekeyed, nics, pushes, roster: Self { clients, next } })
+    }
+
+    /// The client that is this one now, if it is not another one already: it has one of the keys, or else the name.
+    fn find(
+        &self,
+        taken: &BTreeMap<PeerId, Known>,
+        name: &str,
+        keys: &[PublicKey],
+        invite: bool,
+    ) -> Option<(PeerId, &Known)> {
+        let free = || self.clients.iter().filter(|(id, k)| k.invite == invite && !taken.contains_key(id));
+        let key = |k: &Known| keys.iter().any(|key| k.keys.contains(key));
+        let (id, known) =
+            free().find(|(_, k)| key(k)).or_else(|| free().find(|(_, k)| !invite && k.name == name))?;
+        Some((*id, known))
     }
 }
 

@@ -1,0 +1,135 @@
+//! What a server knows of one client.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::metrics::DropReason;
+use crate::proto::cookie::equal;
+use crate::proto::invite;
+use crate::proto::output::{Event, PeerId};
+use crate::proto::peer::Peer;
+use crate::proto::timers::SILENT_AFTER;
+use crate::wire::control::Control;
+use crate::wire::datagram::MAC_LEN;
+
+/// Two boxes that use one key are told apart by instance: this many changes ...
+const FLAPS: usize = 3;
+/// ... within this time are flapping, ...
+const FLAP_SPAN: Duration = Duration::from_secs(60);
+/// ... and then whoever came last is left alone for this long.
+const FLAP_HOLD: Duration = Duration::from_secs(5);
+
+/// Shortest time between two tries to enrol with one invite.
+const ENROL_GAP: Duration = Duration::from_millis(100);
+
+/// A client that may connect.
+pub struct ClientSpec {
+    /// Its public keys: whoever proves to have one of them is this client. The session that came last counts,
+    /// whichever key it was made with.
+    pub keys: Vec<PublicKey>,
+    /// Its pre-shared key; a client that has one must use it.
+    pub psk: Option<PresharedKey>,
+    /// It is an invite: it may enrol, and nothing else.
+    pub invite: bool,
+}
+
+pub(super) struct Offer {
+    pub(super) revision: u64,
+    pub(super) hash: [u8; 32],
+    pub(super) blob: Arc<[u8]>,
+}
+
+pub(super) struct ClientState {
+    pub(super) spec: ClientSpec,
+    pub(super) peer: Peer,
+    pub(super) offer: Option<Offer>,
+    pub(super) silent: bool,
+    pub(super) instance: u64,
+    /// When the instance changed, newest last.
+    pub(super) changes: Vec<Instant>,
+    pub(super) due: Option<Instant>,
+    /// When it last wanted to enrol.
+    pub(super) enrolled: Option<Instant>,
+}
+
+impl ClientState {
+    pub(super) fn new(now: Instant, id: PeerId, spec: ClientSpec) -> Self {
+        Self {
+            spec,
+            peer: Peer::new(id, now),
+            offer: None,
+            silent: false,
+            instance: 0,
+            changes: Vec::new(),
+            due: None,
+            enrolled: None,
+        }
+    }
+
+    pub(super) fn offer(&self) -> Control<'static> {
+        self.offer.as_ref().map_or(Control::Offer { revision: 0, length: 0, hash: [0; 32] }, |o| {
+            // A blob has at most 1 MiB.
+            Control::Offer { revision: o.revision, length: o.blob.len() as u32, hash: o.hash }
+        })
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let heard =
+            self.peer.current.as_ref().map(|slot| self.peer.activity.received().unwrap_or(slot.since));
+        let silent = heard.filter(|_| !self.silent).map(|t| t + SILENT_AFTER);
+        [self.peer.poll_timeout(), self.peer.watch(), silent].into_iter().flatten().min()
+    }
+
+    pub(super) fn notice_silence(&mut self, now: Instant) -> Option<Event> {
+        let slot = self.peer.current.as_ref()?;
+        let heard = self.peer.activity.received().unwrap_or(slot.since);
+        let silent = now.saturating_duration_since(heard) >= SILENT_AFTER;
+        let changed = std::mem::replace(&mut self.silent, silent) != silent;
+        changed.then_some(if silent { Event::Silent } else { Event::Answers })
+    }
+
+    /// The new key of somebody with an invite, if it has the private half of it. Seldom: this costs a Diffie-Hellman.
+    pub(super) fn proven(
+        &mut self,
+        now: Instant,
+        identity: &PrivateKey,
+        key: &[u8; 32],
+        proof: &[u8; MAC_LEN],
+    ) -> Result<PublicKey, DropReason> {
+        if self.enrolled.is_some_and(|t| now.saturating_duration_since(t) < ENROL_GAP) {
+            return Err(DropReason::RateLimited);
+        }
+        self.enrolled = Some(now);
+        let invite = self.spec.keys.first().ok_or(DropReason::Unexpected)?;
+        let right = invite::proof(identity.as_bytes(), key, invite, key).ok_or(DropReason::BadControl)?;
+        if !equal(&right, proof) {
+            return Err(DropReason::BadMac);
+        }
+        PublicKey::try_from(*key).map_err(|_| DropReason::BadControl)
+    }
+
+    /// May this instance make a session now?
+    pub(super) fn admits(&self, now: Instant, instance: u64) -> Result<(), DropReason> {
+        let held = self.changes.last().is_some_and(|t| now.saturating_duration_since(*t) < FLAP_HOLD);
+        let flapping = self.changes.len() >= FLAPS && held;
+        if flapping && instance != self.instance && self.peer.current.is_some() {
+            return Err(DropReason::RateLimited);
+        }
+        Ok(())
+    }
+
+    /// A session of this instance is current now. True where instances flap.
+    pub(super) fn arrives(&mut self, now: Instant, instance: u64) -> bool {
+        let before = std::mem::replace(&mut self.instance, instance);
+        if before == 0 || before == instance {
+            return false;
+        }
+        self.changes.retain(|t| now.saturating_duration_since(*t) < FLAP_SPAN);
+        self.changes.push(now);
+        if self.changes.len() > FLAPS {
+            self.changes.remove(0);
+        }
+        self.changes.len() == FLAPS
+    }
+}

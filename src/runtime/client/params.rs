@@ -1,0 +1,51 @@
+//! What of a client's config its state machine goes by.
+
+use std::path::Path;
+
+use rand::RngExt;
+
+use crate::commands::Failure;
+use crate::config::{ClientConfig, SuiteChoice};
+use crate::keys::{PresharedKey, PrivateKey};
+use crate::proto::client::ClientParams;
+use crate::proto::pull::hash_of;
+use crate::types::Suite;
+
+/// The files that a reload reads besides the config.
+pub(super) fn files(config: &ClientConfig) -> impl Iterator<Item = &Path> {
+    let own = [config.common.private_key.as_path()];
+    own.into_iter().chain(config.psk.as_deref()).chain(config.files.iter().map(|file| file.as_path()))
+}
+
+pub(super) fn params(config: &ClientConfig) -> Result<ClientParams, Failure> {
+    let identity = PrivateKey::read(&config.common.private_key)?;
+    let mut params = ClientParams::new(identity, config.server_key, suite(config), rand::rng().random());
+    params.psk = config.psk.as_deref().map(PresharedKey::read).transpose()?;
+    params.dead_after = config.common.dead_peer;
+    params.idle_ping = config.keepalive;
+    Ok(params)
+}
+
+pub(super) fn suite(config: &ClientConfig) -> Suite {
+    let aes = match config.suite {
+        SuiteChoice::Auto => has_aes(),
+        SuiteChoice::Aes => true,
+        SuiteChoice::ChaCha => false,
+    };
+    if aes { Suite::Aes } else { Suite::ChaCha }.with_psk(config.psk.is_some())
+}
+
+pub(super) fn fingerprint(psk: &PresharedKey) -> [u8; 32] {
+    hash_of(psk.as_bytes())
+}
+
+/// The processor has instructions for AES and for GCM's multiplication.
+pub fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}

@@ -1,0 +1,109 @@
+//! A new config for a server that runs: all of it, or nothing.
+
+use std::time::Instant;
+
+use tracing::{error, info};
+
+use super::{Host, psks, suites};
+use crate::commands::Failure;
+use crate::config::{Common, Config, ServerConfig};
+use crate::keys::{PresharedKey, PrivateKey};
+use crate::runtime::log;
+use crate::runtime::reload::{Reloaded, server_difference};
+
+impl Host {
+    /// Reads the config again and takes it over; with `dry_run`, only says what would change.
+    pub(super) fn reload(&mut self, now: Instant, dry_run: bool) -> Result<Reloaded, String> {
+        let done = self.try_reload(now, dry_run);
+        match &done {
+            Ok(told) if told.applied => info!(clients = self.config.clients.len(), "config reloaded"),
+            Ok(_) => {}
+            Err(why) if dry_run => info!("a reload would be refused:\n{why}"),
+            Err(why) => error!("reload refused, nothing has changed:\n{why}"),
+        }
+        done
+    }
+
+    fn try_reload(&mut self, now: Instant, dry_run: bool) -> Result<Reloaded, String> {
+        let (config, warnings) = self.file.load()?;
+        let Config::Server(config) = config else {
+            return Err("run_mode cannot change while the program runs; restart it".to_owned());
+        };
+        let psks = psks(&config).map_err(|e| e.to_string())?;
+        let rekeyed: Vec<_> = config.clients.iter().zip(&psks).collect();
+        let rekeyed = |name: &str| {
+            rekeyed.iter().any(|(c, psk)| c.name == name && self.roster.has_other_psk(name, psk.as_ref()))
+        };
+        let mut told = Reloaded { warnings, ..server_difference(&self.config, &config, rekeyed) };
+        let identity = PrivateKey::read(&config.common.private_key).map_err(|e| e.to_string())?;
+        if identity.public() != self.public {
+            told.restart.push("private_key".to_owned());
+        }
+        if dry_run {
+            return Ok(told);
+        }
+        told.log();
+        self.adopt_or_keep(now, &config, psks).map_err(|e| e.to_string())?;
+        self.server.set_suites(suites(&config));
+        log::set(config.common.log);
+        // What counts from the next start is told again by the next reload.
+        let (bind, daemon) = (self.config.bind, self.config.common.daemon.take());
+        self.config = ServerConfig { bind, common: Common { daemon, ..config.common }, ..config };
+        told.applied = true;
+        Ok(told)
+    }
+
+    /// Has the clients and NICs of a config, and no others. After an error it has those that it had.
+    pub(super) fn adopt_or_keep(
+        &mut self,
+        now: Instant,
+        config: &ServerConfig,
+        psks: Vec<Option<PresharedKey>>,
+    ) -> Result<(), Failure> {
+        let before = self.ports.wanted();
+        let adopted = self.adopt(now, config, psks);
+        if adopted.is_err()
+            && let Err(e) = self.ports.set(now, &mut self.plane, before)
+        {
+            error!("what was there before the reload is not all there again, and tried until it is: {e}");
+        }
+        adopted
+    }
+
+    /// The same for a server that has none. After an error its NICs are of either config.
+    pub(super) fn adopt(
+        &mut self,
+        now: Instant,
+        config: &ServerConfig,
+        psks: Vec<Option<PresharedKey>>,
+    ) -> Result<(), Failure> {
+        let change = self.roster.change(config, psks)?;
+        // NICs first: they alone can fail, and sessions that have ended do not come back.
+        change.added.iter().for_each(|(id, _)| self.plane.add_peer(*id));
+        if let Err(e) = self.ports.set(now, &mut self.plane, change.nics) {
+            change.added.iter().for_each(|(id, _)| self.plane.remove_peer(*id));
+            return Err(Failure::Refused(e.to_string()));
+        }
+        for id in &change.removed {
+            self.server.remove_client(now, *id);
+            self.drain(now);
+            self.plane.remove_peer(*id);
+            self.paths.remove(id);
+            self.tunnels.remove(id);
+            self.heard.remove(id);
+            self.ports.set_live(now, &mut self.plane, *id, None);
+        }
+        for (id, spec, same_psk) in change.rekeyed {
+            self.server.set_spec(now, id, spec, same_psk);
+        }
+        for (id, spec) in change.added {
+            self.server.add_client(now, id, spec);
+        }
+        self.roster = change.roster;
+        // A config that a client could not follow yet is offered all the same: its NICs here are tried again.
+        for (id, blob) in change.pushes {
+            self.server.set_push(now, id, blob);
+        }
+        Ok(())
+    }
+}
