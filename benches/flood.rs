@@ -105,6 +105,7 @@ fn handshakes(
     let params = ClientParams::new(stranger, *key, Suite::Aes, rng.random());
     let mut client = Client::new(now, params, rng).ok_or("the key is refused")?;
     client.handle_address(now, Path::new(server, None), 1472);
+    client.handle_timeout(now);
     let mut datagrams = said(&mut client);
     for datagram in &datagrams {
         socket.send(datagram)?;
