@@ -23,12 +23,14 @@
     )
 )]
 
+pub mod capture;
 mod client;
 pub mod clients;
 mod control;
 pub mod control_socket;
 mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod exporter;
 pub mod join;
 pub mod keeper;
@@ -38,6 +40,7 @@ mod path;
 pub mod ping;
 mod plane;
 mod ports;
+pub mod probe;
 pub mod reload;
 pub mod sandbox;
 pub mod script;

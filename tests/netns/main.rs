@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod capture;
 mod clients;
 mod contract;
 mod demo;
+mod doctor;
 mod duplicate;
 mod enrol;
 mod faults;
@@ -18,6 +20,7 @@ mod log;
 mod metrics;
 mod mistakes;
 mod namespace;
+mod newcomer;
 mod path;
 mod push;
 mod rekey;

@@ -224,6 +224,7 @@ mod tests {
             uplink: flow,
             downlink: flow,
             drops: drops.collect(),
+            probes: 7,
         }
     }
 
