@@ -23,6 +23,7 @@
 )]
 
 pub mod clock;
+pub mod features;
 pub mod landlock;
 pub mod limits;
 pub mod netlink;
@@ -32,6 +33,7 @@ pub mod privileges;
 pub mod process;
 pub mod script;
 pub mod seccomp;
+pub mod terminal;
 pub mod tun;
 pub mod udp;
 pub mod unix;

@@ -26,6 +26,7 @@ use crate::proto::noise::{Initiator, Offerer, Seed};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Peer, Ponged, free_index};
 use crate::proto::pull::Pull;
+use crate::proto::slot::Slot;
 use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, IDLE_PING, INIT_TRIES, REKEY_AFTER};
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, PushState, Report};
@@ -191,8 +192,12 @@ impl Client {
         let Some(slot) = self.peer.slot(index) else { return Err(DropReason::UnknownIndex) };
         slot.used = true;
         match Control::decode(body)? {
-            Control::Ping { token } => self.peer.handle_ping(now, token, 0, from, &mut self.out),
-            Control::Pong { token, revision } => {
+            Control::Ping { token, tally } => {
+                self.peer.handle_tally(index, tally);
+                self.peer.handle_ping(now, token, 0, tally.is_some(), from, &mut self.out);
+            }
+            Control::Pong { token, revision, tally } => {
+                self.peer.handle_tally(index, tally);
                 self.pull.handle_revision(now, revision);
                 // A client challenges nobody: it knows the server by its address.
                 let (Ponged::Nothing | Ponged::Proven(_)) =
@@ -210,6 +215,8 @@ impl Client {
                 self.status.take_if(|s| (s.revision, s.state, s.code) == (revision, state, code));
             }
             Control::Bye => self.handle_bye(now),
+            Control::Probe { token, nic } => self.out.event(SERVER, Event::Probe { token, nic }),
+            Control::Probed(probed) => self.out.event(SERVER, Event::Probed(probed)),
             Control::Enrolled { state } => {
                 if self.wish.take().is_some() {
                     self.out.event(SERVER, Event::Enrolled(state));
@@ -252,6 +259,11 @@ impl Client {
     /// Tells the server how this box is doing.
     pub fn report(&mut self, now: Instant, report: Report) {
         self.peer.send(now, &Control::Report(report), &mut self.out);
+    }
+
+    /// Sends a message as it is.
+    pub fn tell(&mut self, now: Instant, message: &Control<'_>) {
+        self.peer.send(now, message, &mut self.out);
     }
 
     /// Says good-bye. Nothing is started any more.
@@ -468,7 +480,7 @@ impl Client {
         Ok(())
     }
 
-    fn establish(&mut self, now: Instant, slot: crate::proto::peer::Slot, path: Path) {
+    fn establish(&mut self, now: Instant, slot: Slot, path: Path) {
         let first = self.peer.is_new(slot.instance) || self.silent;
         let (suite, instance) = (slot.suite, slot.instance);
         self.handshake = Handshake::Resting;

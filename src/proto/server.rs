@@ -28,8 +28,9 @@ use crate::proto::budget::Budgets;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
-use crate::proto::peer::{Handshaken, Ponged, free_index};
+use crate::proto::peer::{Ponged, free_index};
 use crate::proto::pull::{chunk, hash_of, revision_of};
+use crate::proto::slot::Handshaken;
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, Enrolment};
 use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, MAC_LEN, Resp, Type};
@@ -198,11 +199,13 @@ impl Server {
             return Err(DropReason::Unexpected);
         }
         match message {
-            Control::Ping { token } => {
+            Control::Ping { token, tally } => {
                 let revision = client.offer.as_ref().map_or(0, |o| o.revision);
-                client.peer.handle_ping(now, token, revision, from, out);
+                client.peer.handle_tally(index, tally);
+                client.peer.handle_ping(now, token, revision, tally.is_some(), from, out);
             }
-            Control::Pong { token, .. } => {
+            Control::Pong { token, tally, .. } => {
+                client.peer.handle_tally(index, tally);
                 if let Ponged::Proven(path) = client.peer.handle_pong(now, token, from, out) {
                     client.peer.moved(now, path, out);
                     out.event(id, Event::Moved(path));
@@ -228,6 +231,8 @@ impl Server {
                 out.event(id, Event::Bye);
                 out.event(id, Event::Lost);
             }
+            Control::Probe { token, nic } => out.event(id, Event::Probe { token, nic }),
+            Control::Probed(probed) => out.event(id, Event::Probed(probed)),
             Control::Enrol { key, proof } if client.spec.invite => {
                 let key = client.proven(now, &self.params.identity, &key, &proof)?;
                 out.event(id, Event::Enrol(key));
@@ -280,6 +285,14 @@ impl Server {
     pub fn session(&self, id: PeerId) -> Option<(SessionInfo, bool)> {
         let client = self.clients.get(&id)?;
         Some((client.peer.info()?, client.silent))
+    }
+
+    /// Sends a client a message as it is.
+    pub fn tell(&mut self, now: Instant, id: PeerId, message: &Control<'_>) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.peer.send(now, message, &mut self.out);
+            self.reschedule(id);
+        }
     }
 
     /// Says good-bye to every client.

@@ -11,6 +11,7 @@
 //! [`Ports::set`] takes the whole list each time. What stays as it was is not touched.
 
 mod live;
+mod place;
 mod port;
 mod probe;
 mod spaces;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+pub use self::place::Place;
 use self::port::{Port, State};
 use self::probe::{Holder, Who};
 use self::spaces::Spaces;
@@ -253,8 +255,8 @@ impl Ports {
     }
 
     /// Each NIC as it stands. `name`: what a peer is called.
-    pub fn snapshot(&self, name: impl Fn(PeerId) -> String) -> Vec<model::Nic> {
-        self.ports.iter().map(|port| port.snapshot(name(port.wanted.peer))).collect()
+    pub fn snapshot(&self, now: Instant, name: impl Fn(PeerId) -> String) -> Vec<model::Nic> {
+        self.ports.iter().map(|port| port.snapshot(now, name(port.wanted.peer))).collect()
     }
 
     /// Logs what was dropped on each NIC.

@@ -18,13 +18,17 @@ use tracing::{debug, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
+use super::capture;
 use super::control::{self, LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
+use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
+use super::load::Memory;
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
+use super::probe::{self, Probes};
 use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
@@ -37,7 +41,7 @@ use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{Server, ServerParams};
 use crate::sys::clock;
 use crate::types::{Path, Suite};
-use crate::wire::control::{PushState, Report};
+use crate::wire::control::{Control, PushState, Report};
 use crate::wire::datagram::{Header, Type};
 
 /// Runs until a signal ends it. Returns the exit status.
@@ -74,6 +78,10 @@ struct Host {
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
     asked: Listener,
+    exporter: Exporter,
+    memory: Memory,
+    /// Marked frames under way.
+    proofs: Probes,
     started: Instant,
     /// The server's own public key.
     public: PublicKey,
@@ -86,6 +94,8 @@ struct Host {
 struct Heard {
     report: Option<(Instant, Report)>,
     push: Option<model::Push>,
+    /// What the log has of that in this run of the client.
+    logged: Option<model::Push>,
 }
 
 impl Host {
@@ -101,6 +111,8 @@ impl Host {
         let sockets = plane::bind(config.bind, workers).map_err(|e| bind_failed(config.bind, &e))?;
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);
+        let exporter = Exporter::open(config.common.metrics)?;
+        let memory = Memory::open();
         let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (plane, notices) =
             Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
@@ -124,6 +136,9 @@ impl Host {
             paths: BTreeMap::new(),
             advice: Advice::default(),
             asked,
+            exporter,
+            memory,
+            proofs: Probes::default(),
             started: now,
             heard: BTreeMap::new(),
             file,
@@ -141,7 +156,8 @@ impl Host {
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
             self.drain(clock::now());
-            let due = [self.server.poll_timeout(), self.ports.poll_timeout()].into_iter().flatten().min();
+            let due = [self.server.poll_timeout(), self.ports.poll_timeout(), self.proofs.poll_timeout()];
+            let due = due.into_iter().flatten().min();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
                 wish = self.signals.next() => match wish {
@@ -160,11 +176,13 @@ impl Host {
                     self.ports.handle_links(clock::now(), &mut self.plane, Some(&netns), &events);
                 }
                 asker = self.asked.next() => self.handle_asker(clock::now(), asker),
+                scrape = self.exporter.next() => self.handle_scrape(clock::now(), scrape),
                 slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
                 () = until(due) => {
                     let now = clock::now();
                     self.server.handle_timeout(now);
                     self.ports.handle_timeout(now, &mut self.plane);
+                    self.probes(now, Probes::handle_timeout);
                 }
             }
         }
@@ -201,6 +219,7 @@ impl Host {
         match event {
             Event::Established { suite, path, first } => {
                 if first {
+                    self.heard.entry(peer).or_default().logged = None;
                     info!(%client, endpoint = %path.remote, suite = suite.noise_name(), "session established");
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
@@ -228,6 +247,12 @@ impl Host {
             }
             Event::Status { revision, state, code } => {
                 let push = snapshot::push(revision, state, code);
+                let heard = self.heard.entry(peer).or_default();
+                heard.push = Some(push.clone());
+                // A client repeats it until it has heard that we have.
+                if heard.logged.replace(push.clone()).as_ref() == Some(&push) {
+                    return;
+                }
                 let revision = &push.revision;
                 match state {
                     PushState::Applied => info!(%client, revision, "the client follows its config"),
@@ -236,7 +261,6 @@ impl Host {
                         warn!(%client, revision, state, code, "the client refuses its config; its own log says why");
                     }
                 }
-                self.heard.entry(peer).or_default().push = Some(push);
             }
             Event::Report(report) => {
                 log_report(client, &report);
@@ -248,18 +272,51 @@ impl Host {
                     "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
                 );
             }
+            Event::Probe { token, nic } => self.probes(now, |probes, cx| {
+                if let Err(reason) = probes.handle_probe(peer, (token, nic), cx) {
+                    debug!(reason = reason.label(), "dropped");
+                }
+            }),
+            Event::Probed(probed) => {
+                self.probes(now, |probes, cx| probes.handle_probed(peer, &probed, cx));
+            }
             Event::Enrol(_) | Event::Enrolled(_) | Event::Resolve { .. } | Event::Push { .. } => {}
         }
     }
 
     fn handle_asker(&mut self, now: Instant, asker: Asker) {
-        match asker.request {
+        match asker.request.clone() {
             Request::Status {} => asker.answer(&self.snapshot(now)),
             Request::Reload { dry_run } => match self.reload(now, dry_run) {
                 Ok(told) => asker.answer(&told),
                 Err(why) => asker.refuse(why),
             },
+            Request::Capture { nic, snaplen } => {
+                let name = |id| self.roster.name(id).to_owned();
+                capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);
+            }
+            Request::Probe { nic, bytes } => {
+                let Self { server, plane, ports, proofs, roster, .. } = self;
+                let mut tell = |id, message: &Control<'_>| server.tell(now, id, message);
+                let mut cx = probe::Context { now, plane, ports, tell: &mut tell };
+                let name = |id| roster.name(id).to_owned();
+                proofs.start(asker, (&nic, bytes), rand::rng().random(), &mut cx, name);
+            }
         }
+    }
+
+    fn handle_scrape(&mut self, now: Instant, scrape: Scrape) {
+        if self.exporter.is_stale(now, &scrape) {
+            let snapshot = self.snapshot(now);
+            self.exporter.renew(now, &scrape, &snapshot);
+        }
+        self.exporter.answer(scrape);
+    }
+
+    fn probes(&mut self, now: Instant, work: impl FnOnce(&mut Probes, &mut probe::Context<'_>)) {
+        let Self { server, plane, ports, proofs, .. } = self;
+        let mut tell = |id, message: &Control<'_>| server.tell(now, id, message);
+        work(proofs, &mut probe::Context { now, plane, ports, tell: &mut tell });
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {
@@ -279,9 +336,15 @@ impl Host {
         Snapshot {
             role: "server".to_owned(),
             peers: self.roster.names().map(peer).collect(),
-            nics: self.ports.snapshot(|id| self.roster.name(id).to_owned()),
+            nics: self.ports.snapshot(now, |id| self.roster.name(id).to_owned()),
             plane: self.plane.snapshot(),
-            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
+            ..snapshot::frame(
+                now,
+                self.started,
+                &self.file.path.display().to_string(),
+                self.local,
+                &self.memory,
+            )
         }
     }
 
@@ -329,6 +392,10 @@ impl Host {
             }
             Notice::Storm { key } => {
                 self.ports.handle_storm(now, key);
+                Ok(())
+            }
+            Notice::Probe { key, token, step, at } => {
+                self.probes(now, |probes, cx| probes.handle_step((key, token), step, at, cx));
                 Ok(())
             }
             Notice::WorkerDead { error } => {

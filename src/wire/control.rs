@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! kind u8, then, little-endian:
-//! 1 PING    token u64                              answered by PONG, wherever it came from; what follows is ignored
-//! 2 PONG    token u64 | revision u64               the revision that the sender offers; 0: none
+//! 1 PING    token u64 [| tally]                    answered by PONG, wherever it came from; what follows is ignored
+//! 2 PONG    token u64 | revision u64 [| tally]     the revision that the sender offers; 0: none
 //! 3 OFFER   revision u64 | length u32 | sha256 32
 //! 4 GET     revision u64 | offset u32              revision 0: send the OFFER
 //! 5 CHUNK   revision u64 | offset u32 | bytes      CHUNK_LEN of them, fewer at the end
@@ -12,12 +12,19 @@
 //! 8 BYE     reason u8
 //! 9 ENROL   key 32 | proof 16                      repeated until answered
 //! 10 ENROLLED state u8
+//! 11 PROBE  token u64 | nic u16                   a marked frame is about to come; answered by PROBED
+//! 12 PROBED token u64 | nic u16 | progress u8 | mtu u16 | there u32 | back u32 | text
+//!
+//! tally     expected u64 | arrived u64             of the session that the message is sent in
 //! ```
 //!
-//! Every message may be lost, repeated or reordered, and none needs state at the side that answers.
+//! A PONG has a tally only where its PING had one, so that nobody gets what it does not know.
+//! Every message may be lost, repeated or reordered. None needs state at the side that answers, but for PROBE, which is
+//! remembered for a few seconds.
 
 use crate::metrics::DropReason;
 use crate::types::NicId;
+use crate::wire::probe::{Probed, TEXT_MAX};
 
 /// Bytes in a full CHUNK.
 pub const CHUNK_LEN: usize = 1024;
@@ -28,7 +35,7 @@ pub const REPORT_NICS: usize = 28;
 /// The longest message, so that each fits one datagram of the smallest path.
 pub const MAX_LEN: usize = 13 + CHUNK_LEN;
 
-const _: () = assert!(26 + REPORT_NICS * 34 <= MAX_LEN);
+const _: () = assert!(26 + REPORT_NICS * 34 <= MAX_LEN && 22 + TEXT_MAX <= MAX_LEN);
 
 /// What became of a pushed revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +89,25 @@ pub struct NicReport {
     pub downlink: (u64, u64),
 }
 
+/// What has come of what was sent, one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Datagrams that were sent, as far as the sequence numbers of those that arrived say.
+    pub expected: u64,
+    /// Datagrams of those that arrived.
+    pub arrived: u64,
+}
+
+impl Tally {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            expected: self.expected.saturating_add(other.expected),
+            arrived: self.arrived.saturating_add(other.arrived),
+        }
+    }
+}
+
 /// How the client box is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -102,6 +128,8 @@ pub enum Control<'a> {
     Ping {
         /// Comes back in the PONG.
         token: u64,
+        /// What the sender has received, where it says so; the PONG is then to say the same of the other way.
+        tally: Option<Tally>,
     },
     /// The answer.
     Pong {
@@ -109,6 +137,8 @@ pub enum Control<'a> {
         token: u64,
         /// What the sender offers; 0 where it offers nothing.
         revision: u64,
+        /// What the sender has received, where it was told the same.
+        tally: Option<Tally>,
     },
     /// What there is to pull.
     Offer {
@@ -160,6 +190,15 @@ pub enum Control<'a> {
         /// How it went.
         state: Enrolment,
     },
+    /// A marked frame is about to come: it is to be sent back, once. Asked again, how far has it come?
+    Probe {
+        /// The frame's token.
+        token: u64,
+        /// On which NIC.
+        nic: NicId,
+    },
+    /// How far it has come.
+    Probed(Probed),
 }
 
 impl<'a> Control<'a> {
@@ -167,14 +206,16 @@ impl<'a> Control<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         match self {
-            Self::Ping { token } => {
+            Self::Ping { token, tally } => {
                 out.push(1);
                 out.extend(token.to_le_bytes());
+                put_tally(&mut out, *tally);
             }
-            Self::Pong { token, revision } => {
+            Self::Pong { token, revision, tally } => {
                 out.push(2);
                 out.extend(token.to_le_bytes());
                 out.extend(revision.to_le_bytes());
+                put_tally(&mut out, *tally);
             }
             Self::Offer { revision, length, hash } => {
                 out.push(3);
@@ -206,6 +247,15 @@ impl<'a> Control<'a> {
                 out.extend(proof);
             }
             Self::Enrolled { state } => out.extend([10, *state as u8]),
+            Self::Probe { token, nic } => {
+                out.push(11);
+                out.extend(token.to_le_bytes());
+                out.extend(nic.0.to_le_bytes());
+            }
+            Self::Probed(probed) => {
+                out.push(12);
+                probed.encode(&mut out);
+            }
         }
         out
     }
@@ -218,8 +268,8 @@ impl<'a> Control<'a> {
     fn read(body: &'a [u8]) -> Option<Self> {
         let mut r = Reader(body);
         let message = match r.u8()? {
-            1 => return Some(Self::Ping { token: r.u64()? }),
-            2 => Self::Pong { token: r.u64()?, revision: r.u64()? },
+            1 => return Some(Self::Ping { token: r.u64()?, tally: r.tally() }),
+            2 => Self::Pong { token: r.u64()?, revision: r.u64()?, tally: r.tally() },
             3 => Self::Offer { revision: r.u64()?, length: r.u32()?, hash: r.array()? },
             4 => Self::Get { revision: r.u64()?, offset: r.u32()? },
             5 => {
@@ -245,9 +295,17 @@ impl<'a> Control<'a> {
                 let state = r.u8()?;
                 Self::Enrolled { state: Enrolment::ALL.into_iter().find(|s| *s as u8 == state)? }
             }
+            11 => Self::Probe { token: r.u64()?, nic: NicId(r.u16()?) },
+            12 => Self::Probed(Probed::read(&mut r)?),
             _ => return None,
         };
         r.0.is_empty().then_some(message)
+    }
+}
+
+fn put_tally(out: &mut Vec<u8>, tally: Option<Tally>) {
+    for n in tally.iter().flat_map(|t| [t.expected, t.arrived]) {
+        out.extend(n.to_le_bytes());
     }
 }
 
@@ -320,6 +378,12 @@ impl<'a> Reader<'a> {
     pub(crate) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
+
+    /// A tally, where there is a whole one; else nothing is taken.
+    fn tally(&mut self) -> Option<Tally> {
+        let [expected, arrived]: [[u8; 8]; 2] = self.array::<16>()?.as_chunks().0.try_into().ok()?;
+        Some(Tally { expected: u64::from_le_bytes(expected), arrived: u64::from_le_bytes(arrived) })
+    }
 }
 
 #[cfg(test)]
@@ -333,8 +397,8 @@ mod tests {
         let nic = NicReport { nic: 3, uplink: (1, 2), downlink: (3, 4) };
         let report = Report { load: 150, uptime: 9, memory: (10, 5), nics: vec![nic; REPORT_NICS] };
         let all = [
-            Control::Ping { token: 1 },
-            Control::Pong { token: 2, revision: 3 },
+            Control::Ping { token: 1, tally: None },
+            Control::Pong { token: 2, revision: 3, tally: None },
             Control::Offer { revision: 4, length: 5, hash: [6; 32] },
             Control::Get { revision: 7, offset: 8 },
             Control::Chunk { revision: 9, offset: 10, bytes: &bytes },
@@ -343,6 +407,16 @@ mod tests {
             Control::Bye,
             Control::Enrol { key: [13; 32], proof: [14; 16] },
             Control::Enrolled { state: Enrolment::Late },
+            Control::Probe { token: 13, nic: NicId(14) },
+            Control::Probed(Probed {
+                token: 15,
+                nic: NicId(16),
+                progress: crate::wire::probe::Progress::Answered,
+                mtu: 1500,
+                there_us: 17,
+                back_us: 18,
+                text: "storm+19".into(),
+            }),
         ];
         for message in all {
             let bytes = message.encode();
@@ -350,9 +424,30 @@ mod tests {
             assert_eq!(Control::decode(&bytes), Ok(message.clone()));
             for n in 0..bytes.len() {
                 let cut = Control::decode(&bytes[..n]);
-                assert!(cut.is_err() || matches!(message, Control::Chunk { .. }), "{message:?} cut to {n}");
+                let open = matches!(message, Control::Chunk { .. } | Control::Probed(_));
+                assert!(cut.is_err() || open, "{message:?} cut to {n}");
             }
         }
+    }
+
+    #[test]
+    fn a_tally_is_taken_whole_or_not_at_all() {
+        let tally = Some(Tally { expected: 9, arrived: 7 });
+        let ping = Control::Ping { token: 1, tally };
+        let bytes = ping.encode();
+        assert_eq!((bytes.len(), Control::decode(&bytes)), (25, Ok(ping)));
+        for n in 9..25 {
+            assert_eq!(Control::decode(&bytes[..n]), Ok(Control::Ping { token: 1, tally: None }), "{n}");
+        }
+        let pong = Control::Pong { token: 1, revision: 2, tally };
+        let bytes = pong.encode();
+        assert_eq!((bytes.len(), Control::decode(&bytes)), (33, Ok(pong)));
+        let known = Ok(Control::Pong { token: 1, revision: 2, tally: None });
+        assert_eq!(Control::decode(&bytes[..17]), known);
+        for n in (0..17).chain(18..33) {
+            assert!(Control::decode(&bytes[..n]).is_err(), "{n}");
+        }
+        assert!(Control::decode(&[&bytes[..], &[0]].concat()).is_err());
     }
 
     proptest! {

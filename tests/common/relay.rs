@@ -29,6 +29,9 @@ pub enum Way {
 /// Sends a datagram on.
 type Send = Arc<dyn Fn(&[u8]) + std::marker::Send + Sync>;
 
+/// What has come in, in its order.
+pub type Record = Vec<(Way, Vec<u8>)>;
+
 /// More than this is not recorded.
 const RECORDED: usize = 10_000;
 
@@ -36,7 +39,7 @@ pub struct Relay {
     stop: Arc<AtomicBool>,
     faults: Arc<Mutex<Faults>>,
     passed: Arc<AtomicU64>,
-    record: Arc<Mutex<Vec<(Way, Vec<u8>)>>>,
+    record: Arc<Mutex<Record>>,
     to_server: Send,
     to_client: Send,
     threads: Vec<JoinHandle<()>>,
@@ -87,7 +90,7 @@ impl Relay {
     }
 
     /// What has come in so far, as it was.
-    pub fn record(&self) -> Vec<(Way, Vec<u8>)> {
+    pub fn record(&self) -> Record {
         self.record.lock().unwrap().clone()
     }
 

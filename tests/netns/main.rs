@@ -6,23 +6,26 @@
 mod common;
 
 mod attack;
+mod capture;
 mod churn;
 mod clients;
 mod contract;
 mod degrade;
 mod demo;
+mod doctor;
 mod duplicate;
 mod enrol;
-
 mod fair;
 mod faults;
 mod forward;
 mod identity;
 mod keeper;
-
+mod log;
 mod many;
+mod metrics;
 mod mistakes;
 mod namespace;
+mod newcomer;
 mod path;
 mod push;
 mod rekey;
