@@ -244,6 +244,44 @@ mod tests {
     }
 
     #[test]
+    fn what_no_nic_can_be_is_refused() {
+        let spec = NicSpec {
+            name: "mv0".parse().unwrap(),
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            addrs: vec!["10.0.0.7/24".parse().unwrap()],
+            mtu: 1500.try_into().unwrap(),
+        };
+        let nic = PushedNic { id: NicId(0), spec, parent: None };
+        let blob = Push { nics: vec![nic], ..Push::default() }.encode().unwrap();
+        assert!(Push::decode(&blob).is_ok());
+        let name = blob.windows(3).position(|w| w == b"mv0").unwrap();
+        let with = |at: usize, bytes: &[u8]| {
+            let mut bad = blob.clone();
+            bad[at..at + bytes.len()].copy_from_slice(bytes);
+            bad
+        };
+        for (what, bad) in [
+            ("another version", with(0, &[2])),
+            ("a mode that there is not", with(1, &[3])),
+            ("more NICs than there are", with(2, &[2])),
+            ("more NICs than there can be", with(2, &[0xff, 0xff])),
+            ("more script than there is", with(4, &[1])),
+            ("4 GiB of script", with(4, &[0xff; 4])),
+            ("a group's MAC", with(10, &[3])),
+            ("a MAC of zeros", with(10, &[0; 6])),
+            ("an MTU of 67", with(16, &67u16.to_le_bytes())),
+            ("an MTU of 9001", with(16, &9001u16.to_le_bytes())),
+            ("a name with a slash", with(name, b"../")),
+            ("a name with a space", with(name, b"a b")),
+            ("a name that ends a string", with(name, &[0])),
+            ("half of it", blob[..blob.len() / 2].to_vec()),
+            ("nothing", vec![]),
+        ] {
+            assert!(Push::decode(&bad).is_err(), "{what}: {bad:?}");
+        }
+    }
+
+    #[test]
     fn a_blob_too_long_is_refused_where_it_is_made() {
         let push = Push { script: vec![b'#'; MAX_LEN], ..Push::default() };
         assert!(matches!(push.encode(), Err(PushError::TooLong(_))));

@@ -2,6 +2,8 @@
 
 mod enrol;
 mod sim;
+mod violations;
+mod world;
 
 use std::time::Duration;
 
