@@ -305,12 +305,14 @@ mod tests {
             "run_mode = \"client\"\nprivate_key = \"client.key\"\nuse_remote_config = true\nparent = \"eth0\"\n\
              [server]\nbind_addr = \"192.0.2.1:1234\"\npublic_key = \"{}\"\n\
              [limits]\nmax_nics = 2\nparents = [\"eth1\"]\nmin_mtu = 1280\nmax_mtu = 1500\n",
-            key.public()
+            PrivateKey::generate(&mut rand::rng()).public()
         );
         let file = folder.path().join("client.toml");
         std::fs::write(&file, text).unwrap();
-        let Ok((Config::Client(config), _)) = load(&file, &Overrides::default()) else { panic!("no config") };
-        config
+        match load(&file, &Overrides::default()) {
+            Ok((Config::Client(config), _)) => config,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn nic(n: u8, mtu: u32, parent: &str) -> PushedNic {
