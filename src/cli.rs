@@ -21,6 +21,7 @@ Examples:
   tap-rs -c client.toml                 run it; run_mode in it says as what
   tap-rs server -c server.toml          run it as a server
   tap-rs status                         how the running ones are doing
+  tap-rs doctor                         what is wrong, and what mends it
 
 Every key of a config: docs/CONFIG.md";
 
@@ -74,6 +75,10 @@ pub enum Command {
     Reload(ReloadArgs),
     /// Say how the tap-rs that run on this machine are doing (as root)
     Status(StatusArgs),
+    /// Examine a config, this machine and the tunnel; say what is wrong and what mends it (as root)
+    Doctor(DoctorArgs),
+    /// Show the frames of a NIC as they pass, and why those were dropped that were (as root)
+    Capture(CaptureArgs),
     /// See a LAN, a client and a server at work on this machine (as root)
     Demo,
 }
@@ -91,6 +96,50 @@ pub struct StatusArgs {
     /// Again every second, until it is interrupted
     #[arg(long, short)]
     pub watch: bool,
+}
+
+/// What to examine.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// A running tap-rs: the name of its config file, without `.toml` [default: the one that runs]
+    #[arg(value_name = "NAME", conflicts_with = "config")]
+    pub name: Option<String>,
+
+    /// A config file, whether or not it is running
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// One JSON document instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which frames to show, and how.
+#[derive(Args, Clone, Debug)]
+pub struct CaptureArgs {
+    /// The NIC, by its name on this machine
+    #[arg(value_name = "NIC")]
+    pub nic: String,
+
+    /// Of which tap-rs: the name of its config file, without `.toml` [default: the one that has the NIC]
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Write a pcapng file for Wireshark instead of text; `-` for standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+
+    /// End after so many frames
+    #[arg(long, short, value_name = "COUNT")]
+    pub count: Option<u64>,
+
+    /// Keep so many bytes of each frame [default: all of it with `-w`]
+    #[arg(long, value_name = "BYTES")]
+    pub snaplen: Option<u32>,
+
+    /// Only frames that were dropped
+    #[arg(long)]
+    pub dropped: bool,
 }
 
 /// Whose config to read again.

@@ -43,11 +43,13 @@
 )]
 
 pub mod batch;
+pub mod capture;
 mod cut;
 mod delivery;
 mod downlink;
 mod outside;
 pub mod parts;
+pub mod probe;
 pub mod reassembly;
 #[cfg(test)]
 mod roundtrip;
@@ -64,11 +66,14 @@ mod worker;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
+use self::capture::Capture;
+use self::probe::{Expected, Step};
 pub use self::seam::WorkerGone;
 pub use self::worker::{WorkerConfig, WorkerHandle, spawn};
 use crate::metrics::NicCounters;
-use crate::nic::Queue;
+use crate::nic::{Queue, VNET_HEADER_LEN};
 use crate::policy::Contract;
 use crate::proto::session::{Lane, Opener};
 use crate::types::{MacAddr, NicId, Path};
@@ -129,6 +134,31 @@ pub enum Command {
         key: NicKey,
         /// Whole frames, their checksums complete.
         frames: Vec<Vec<u8>>,
+    },
+    /// Copies the frames of a NIC from now on, until nobody reads the copies.
+    Capture {
+        /// Which NIC.
+        key: NicKey,
+        /// Where the copies go.
+        capture: Capture,
+    },
+    /// Waits for a marked frame of the other end's.
+    Expect {
+        /// On which NIC.
+        key: NicKey,
+        /// For which.
+        expected: Expected,
+    },
+    /// Sends a marked frame as if the NIC had given it, and waits for it to come back.
+    Probe {
+        /// Which NIC.
+        key: NicKey,
+        /// Names it.
+        token: u64,
+        /// Its length in bytes.
+        len: usize,
+        /// How long it is waited for.
+        until: Instant,
     },
     /// Closes a queue.
     RemoveNic(NicKey),
@@ -226,6 +256,17 @@ pub enum Notice {
         /// Whose path.
         peer: PeerKey,
     },
+    /// A marked frame has come a step further.
+    Probe {
+        /// On which NIC.
+        key: NicKey,
+        /// Which one.
+        token: u64,
+        /// What step.
+        step: Step,
+        /// When.
+        at: Instant,
+    },
     /// Somebody on the LAN of a NIC that is held back has one of its addresses.
     Claimed {
         /// Which NIC.
@@ -248,3 +289,6 @@ pub enum Notice {
         error: io::Error,
     },
 }
+
+/// The vnet header of a frame that is as it should be.
+const VNET_NONE: [u8; VNET_HEADER_LEN] = [0; VNET_HEADER_LEN];

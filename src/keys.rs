@@ -123,9 +123,28 @@ impl PublicKey {
         }
         let path = folder.join(text);
         let bytes = file::read_public(&path)?;
+        refuse_private(&path, &bytes)?;
         let line = String::from_utf8_lossy(&bytes);
         line.trim_end_matches(['\r', '\n']).parse().map_err(|e| KeyError(format!("{}: {e}", path.display())))
     }
+}
+
+/// The bytes of a private key would pass for a public one, which nobody has. `tap-rs keygen` puts the right file beside it.
+fn refuse_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".pub");
+    let beside = PathBuf::from(beside);
+    let (Ok(private), Ok(public)) = (PrivateKey::from_text(bytes), file::read_public(&beside)) else {
+        return Ok(());
+    };
+    if public.trim_ascii() != private.public().to_string().as_bytes() {
+        return Ok(());
+    }
+    refuse(format!(
+        "{} is a private key's file, which only its owner needs; name the public key beside it, {}",
+        path.display(),
+        beside.display()
+    ))
 }
 
 /// True for text that was meant as a key, whole or cut, rather than as a path.

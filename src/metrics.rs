@@ -115,6 +115,8 @@ drop_reasons! {
     Storm = "storm",
     /// One of the tunnel's own datagrams, come back as a frame.
     OwnDatagram = "own_datagram",
+    /// A frame that is marked as `tap-rs doctor` marks its own, and that nobody waits for.
+    StrayProbe = "stray_probe",
     // -- this box
     /// The NIC is not up yet: its LAN has not been heard on whether its addresses are free.
     NotLive = "not_live",
@@ -205,6 +207,8 @@ pub struct NicCounters {
     pub uplink: Flow,
     /// From the peer into the NIC.
     pub downlink: Flow,
+    /// Marked frames of `tap-rs doctor`, either way, which count nowhere else.
+    pub probes: AtomicU64,
     /// Frames of this NIC that went no further, either way.
     pub drops: Drops,
 }

@@ -42,6 +42,7 @@ use std::net::IpAddr;
 use tracing::warn;
 
 pub use self::error::NicError;
+pub use self::macvtap::maker;
 use self::netlink::{Address, Link, Netlink};
 pub use self::queue::Queue;
 use self::routing::SourceRoutes;

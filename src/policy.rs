@@ -42,6 +42,7 @@ use crate::metrics::DropReason;
 use crate::types::{MacAddr, NicRules, NicSpec};
 use crate::wire::ether::{self, Link, ethertype};
 use crate::wire::ip::protocol;
+use crate::wire::probe;
 use crate::wire::record::{MAX_FRAME, Offload};
 use crate::wire::shape::Shape;
 use budget::Budget;
@@ -73,6 +74,11 @@ impl Contract {
         }
     }
 
+    /// The NIC's MAC.
+    pub fn mac(&self) -> MacAddr {
+        self.owner.mac
+    }
+
     /// Names the tunnel's own endpoints on this box, so that its datagrams do not go round in it: this end's
     /// address and the other's, in any order. An unspecified address (`0.0.0.0`, `::`) stands for every address.
     pub fn set_tunnel(&mut self, endpoints: Option<(SocketAddr, SocketAddr)>) {
@@ -84,6 +90,9 @@ impl Contract {
     ///
     /// `head` is the frame, or at least the first [`MIN_FIRST_PART`](crate::wire::record::MIN_FIRST_PART) bytes
     /// of it; `total` is its length. A frame that passes is charged to the budget, so ask once.
+    ///
+    /// A marked frame ([`probe`]) that would pass is `Err(StrayProbe)`: whoever waits for it knows what to do with it, and
+    /// to all others it is one that must not pass.
     #[inline]
     pub fn lan_to_host(
         &mut self,
@@ -103,6 +112,7 @@ impl Contract {
         }
         self.is_not_own(head, total, &link)?;
         match link.ethertype {
+            ethertype::LOCAL if probe::is_marked(head, &link) => return Err(DropReason::StrayProbe),
             _ if self.rules.bridge => {}
             ethertype::ARP => arp::from_lan(&self.owner, head, &link)?,
             ethertype::IPV6 if !is_plain_ipv6(head, &link) => nd::from_lan(&self.owner, head, total, &link)?,
@@ -143,6 +153,7 @@ impl Contract {
                 }
             }
             ethertype::ARP if !bridge => arp::from_host(&self.owner, strict, head, &link)?,
+            ethertype::LOCAL if probe::is_marked(head, &link) => return Err(DropReason::StrayProbe),
             length if length < ethertype::MIN => is_no_disguise(self.rules, head, &link)?,
             _ => {}
         }

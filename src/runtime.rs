@@ -23,12 +23,14 @@
     )
 )]
 
+pub mod capture;
 mod client;
 pub mod clients;
 mod control;
 pub mod control_socket;
 mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod join;
 pub mod keeper;
 mod load;
@@ -37,6 +39,7 @@ mod path;
 pub mod ping;
 mod plane;
 mod ports;
+pub mod probe;
 pub mod reload;
 pub mod sandbox;
 pub mod script;

@@ -23,6 +23,7 @@
 )]
 
 pub mod clock;
+pub mod features;
 pub mod landlock;
 pub mod limits;
 pub mod netlink;

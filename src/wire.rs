@@ -21,6 +21,7 @@ pub mod ether;
 pub mod ip;
 pub mod join;
 pub mod neighbour;
+pub mod probe;
 pub mod push;
 pub mod record;
 #[cfg(test)]

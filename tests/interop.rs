@@ -69,6 +69,28 @@ fn another_client_talks_with_a_pre_shared_key_and_not_with_a_wrong_one() {
     assert_eq!(refused.wait(PATIENCE).code(), Some(NO_RESP));
 }
 
+/// It knows nothing of PROBE: it stands for every version that is older.
+#[test]
+fn a_client_that_does_not_know_proofs_is_said_to_be_older_and_stays_undisturbed() {
+    needs_root!();
+    let Some(python) = python() else { return };
+    let lab = Lab::new();
+    let server = lab.start_server(&Edit::default());
+    let ip = lab.sites[0].nics[0].ip;
+    let listener = lab.server.inside(|| TcpListener::bind((ip, 0)).unwrap());
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut client = start(&lab, &python, "0x01", lab.public_key("server"), &["--tcp-port", &port]);
+    // It has pulled its config, and now waits for these bytes.
+    let (mut line, _) = listener.accept().unwrap();
+    let output = lab.server.try_exec(&[TAP_RS, "doctor", &server.name()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("tap0x0: site0 does not know marked frames: the other side is older"), "{said}");
+    line.write_all(&(0..=250).cycle().take(50_000).collect::<Vec<u8>>()).unwrap();
+    drop(line);
+    client.wait_for_log(&["ok suite=0x01"], PATIENCE);
+    assert!(client.wait(PATIENCE).success());
+}
+
 #[test]
 fn with_a_wrong_server_key_the_server_says_nothing_and_the_other_client_gives_up() {
     needs_root!();

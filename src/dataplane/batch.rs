@@ -203,6 +203,18 @@ impl Batch {
         result
     }
 
+    /// A copy of the frame that was read, of `most` bytes at the most. For captures.
+    #[cold]
+    pub fn copy(&mut self, total: usize, most: usize) -> Box<[u8]> {
+        let wanted = total.min(most);
+        let mut copy = Vec::with_capacity(wanted);
+        for place in self.places(self.expected) {
+            let n = wanted.saturating_sub(copy.len()).min(place.len());
+            copy.extend_from_slice(place.get(..n).unwrap_or_default());
+        }
+        copy.into()
+    }
+
     /// Keeps the frame of `total` bytes that was read: writes its record headers. What the read spilled waits
     /// for [`Self::place_tail`].
     #[inline]

@@ -14,11 +14,12 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::capture::Fate;
 use super::outside::Outside;
 use super::parts::MAX_PARTS;
 use super::tables::{Nic, Tables};
 use super::unpack::{Frame, Sink};
-use super::{NicKey, Notice, cut};
+use super::{NicKey, Notice, cut, probe};
 use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::types::{NicId, Path};
@@ -74,6 +75,85 @@ impl Delivery<'_> {
         }
     }
 
+    /// A frame that passes: into its NIC, or to those that wait to be. What is dropped is counted here.
+    #[inline]
+    fn pass<'a>(
+        &mut self,
+        key: NicKey,
+        frame: &Frame<'a>,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), DropReason> {
+        if self.wait(key, frame) {
+            return Ok(());
+        }
+        let Some(nic) = self.tables.nics.get_mut(&key) else { return Ok(()) };
+        match deliver(nic, frame, pieces, self.out) {
+            Ok(()) => {
+                nic.counters.downlink.count(frame.total);
+                self.out.counters.salvaged.fetch_add(frame.salvaged as u64, Relaxed);
+                Ok(())
+            }
+            Err(Refused::Because(reason)) => {
+                nic.counters.drops.count(reason);
+                Err(reason)
+            }
+            Err(Refused::Dead(e)) => {
+                self.tables.dead.push((key, e));
+                Err(DropReason::NicRefused)
+            }
+        }
+    }
+
+    /// A frame that does not pass: counted, unless it is a marked one that is waited for. True where it was.
+    #[inline]
+    fn refuse<'a>(
+        &mut self,
+        key: NicKey,
+        frame: &Frame<'a>,
+        pieces: impl Iterator<Item = &'a [u8]>,
+        reason: DropReason,
+    ) -> bool {
+        let waits = self.tables.nics.get(&key).is_some_and(|nic| !nic.expected.is_empty());
+        if waits && probe::refused(self.tables, key, frame, pieces, reason, self.out, self.now) {
+            return true;
+        }
+        if let Some(nic) = self.tables.nics.get(&key) {
+            nic.counters.drops.count(reason);
+        }
+        false
+    }
+
+    /// The same for a NIC that somebody captures.
+    #[cold]
+    fn show<'a>(
+        &mut self,
+        key: NicKey,
+        frame: &Frame<'a>,
+        pieces: impl Iterator<Item = &'a [u8]>,
+        checked: Result<(), DropReason>,
+    ) {
+        let Some(nic) = self.tables.nics.get_mut(&key) else { return };
+        nic.captures.retain(|c| !c.is_over());
+        let (pieces, wanted): (Vec<_>, _) = (pieces.collect(), nic.snaplen().min(frame.total));
+        let mut bytes = Vec::with_capacity(wanted);
+        for piece in &pieces {
+            let n = wanted.saturating_sub(bytes.len()).min(piece.len());
+            bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
+        }
+        let fate = match checked {
+            Ok(()) => self.pass(key, frame, pieces.into_iter()).map_or_else(Fate::Dropped, |()| Fate::Passed),
+            // One that has come as it should is shown where it is dealt with.
+            Err(reason) => match self.refuse(key, frame, pieces.into_iter(), reason) {
+                true if reason == DropReason::StrayProbe => return,
+                _ => Fate::Dropped(reason),
+            },
+        };
+        if let Some(nic) = self.tables.nics.get(&key) {
+            let gso = frame.offload.gso.map_or(0, |gso| gso.size());
+            nic.copy((self.out.side, true, fate), (frame.total, gso), bytes.into());
+        }
+    }
+
     /// True where the frame now waits.
     #[inline]
     fn wait(&mut self, key: NicKey, frame: &Frame<'_>) -> bool {
@@ -103,21 +183,15 @@ impl Sink for Delivery<'_> {
             return self.out.counters.drops.count(DropReason::UnknownNic);
         };
         let Some(nic) = self.tables.nics.get_mut(&key) else { return };
-        if let Err(reason) = check(nic, &frame, self.out.side, self.now) {
-            return nic.counters.drops.count(reason);
+        let checked = check(nic, &frame, self.out.side, self.now);
+        if !nic.captures.is_empty() {
+            return self.show(key, &frame, pieces, checked);
         }
-        if self.wait(key, &frame) {
+        if let Err(reason) = checked {
+            self.refuse(key, &frame, pieces, reason);
             return;
         }
-        let Some(nic) = self.tables.nics.get_mut(&key) else { return };
-        match deliver(nic, &frame, pieces, self.out) {
-            Ok(()) => {
-                nic.counters.downlink.count(frame.total);
-                self.out.counters.salvaged.fetch_add(frame.salvaged as u64, Relaxed);
-            }
-            Err(Refused::Because(reason)) => nic.counters.drops.count(reason),
-            Err(Refused::Dead(e)) => self.tables.dead.push((key, e)),
-        }
+        let _ = self.pass(key, &frame, pieces);
     }
 
     fn control(&mut self, session: u32, message: &[u8]) {

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::batch::MIN_DATAGRAM;
+use super::capture::{Capture, Copied, Fate, Way};
+use super::probe::{Expected, Marked};
 use super::{NicKey, PeerKey};
 use crate::metrics::NicCounters;
-use crate::nic::Queue;
+use crate::nic::{Queue, Side};
 use crate::policy::Contract;
 use crate::proto::session::{Lane, Opener};
 use crate::types::{NicId, Path};
@@ -28,6 +30,8 @@ pub struct Tables {
     pub sessions: Map<u32, Session>,
     /// NICs whose descriptors have died: to be removed and reported after the current burst.
     pub dead: Vec<(NicKey, io::Error)>,
+    /// Marked frames that have come in this turn.
+    pub marked: Vec<Marked>,
 }
 
 /// One queue of a NIC.
@@ -47,7 +51,11 @@ pub struct Nic {
     /// Nothing passes yet; its LAN is listened to.
     pub hold: Option<Hold>,
     /// How long the next frame is likely to be.
-    pub expected: usize,
+    pub length: usize,
+    /// Who looks at its frames; mostly nobody.
+    pub captures: Vec<Capture>,
+    /// Marked frames that it waits for.
+    pub expected: Vec<Expected>,
 }
 
 /// A NIC that is held back until it is known that its addresses are free.
@@ -142,6 +150,34 @@ impl Tables {
             peer.lanes.retain(|l| l.index != index);
             peer.active = peer.active.filter(|&active| active != index);
         }
+    }
+}
+
+impl Nic {
+    /// Shows a frame that is in one piece to whoever captures this NIC. `written`: into the NIC, not read from it.
+    pub fn show(&self, frame: &[u8], side: Side, written: bool, fate: Fate) {
+        if !self.captures.is_empty() {
+            self.copy((side, written, fate), (frame.len(), 0), frame.into());
+        }
+    }
+
+    /// How much of a frame is wanted by whoever captures this NIC, in bytes.
+    pub fn snaplen(&self) -> usize {
+        self.captures.iter().map(Capture::snaplen).max().unwrap_or_default()
+    }
+
+    /// Hands a copied frame of `total` bytes to whoever captures this NIC.
+    #[cold]
+    pub fn copy(
+        &self,
+        (side, written, fate): (Side, bool, Fate),
+        (total, gso): (usize, u16),
+        bytes: Box<[u8]>,
+    ) {
+        // A server writes what comes from the LAN, a client reads it.
+        let way = if written == (side == Side::Server) { Way::In } else { Way::Out };
+        let frame = Copied { at: SystemTime::now(), way, fate, total, gso, bytes };
+        self.captures.iter().for_each(|capture| capture.take(&frame));
     }
 }
 

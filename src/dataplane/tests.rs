@@ -1,6 +1,7 @@
 //! Two workers, joined by UDP over the loopback device, each with a NIC that is really a socket pair.
 
 mod hold;
+mod probe;
 mod violations;
 
 use std::net::SocketAddr;

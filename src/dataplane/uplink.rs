@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::batch::Batch;
+use super::capture::Fate;
 use super::outside::Outside;
 use super::tables::{Nic, OwnedLane, Peer, Tables};
-use super::{NicKey, Notice, PeerKey};
+use super::{NicKey, Notice, PeerKey, probe};
 use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::proto::session::REKEY_AFTER_DATAGRAMS;
@@ -73,7 +74,7 @@ impl Uplink {
         let can_send = peer.can_send();
         let mut batches = 0usize;
         for frames in 0..FRAMES_A_TURN {
-            if self.batch.should_leave(nic.expected) || !self.batch.open() {
+            if self.batch.should_leave(nic.length) || !self.batch.open() {
                 self.send(nic.peer, peer, out, now);
                 batches = batches.saturating_add(1);
                 if batches >= BATCHES_A_TURN {
@@ -86,8 +87,12 @@ impl Uplink {
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => return Turn::Dead(e),
             };
-            nic.expected = total.max(nic.expected.saturating_sub(nic.expected / 8));
-            match self.check(nic, &vnet, total, can_send, out, now) {
+            nic.length = total.max(nic.length.saturating_sub(nic.length / 8));
+            let checked = self.check(nic, &vnet, total, can_send, out, now);
+            if !nic.captures.is_empty() {
+                self.show(nic, &vnet, total, &checked, out.side);
+            }
+            match checked {
                 Ok(Some(offload)) => self.pack(nic, peer, offload, total, out, now),
                 Ok(None) => {}
                 Err(reason) => nic.counters.drops.count(reason),
@@ -100,7 +105,7 @@ impl Uplink {
     #[inline]
     fn read(&mut self, nic: &Nic) -> io::Result<(VnetHeader, usize)> {
         let mut vnet = [0; VnetHeader::LEN];
-        let n = self.batch.read(&mut vnet, nic.expected, |places| nic.queue.read_vectored(places))?;
+        let n = self.batch.read(&mut vnet, nic.length, |places| nic.queue.read_vectored(places))?;
         // Less than a header is the end of a queue: there are no empty reads.
         let total = n.checked_sub(VnetHeader::LEN).ok_or(ErrorKind::UnexpectedEof)?;
         Ok((VnetHeader::from_bytes(&vnet), total))
@@ -138,6 +143,68 @@ impl Uplink {
             Side::Server => nic.contract.host_to_lan(now, head, total, offload)?,
         }
         if can_send { Ok(Some(offload)) } else { Err(DropReason::NoSession) }
+    }
+
+    /// Shows the frame that was read to whoever captures its NIC.
+    #[cold]
+    fn show(
+        &mut self,
+        nic: &mut Nic,
+        vnet: &VnetHeader,
+        total: usize,
+        checked: &Result<Option<Offload>, DropReason>,
+        side: Side,
+    ) {
+        nic.captures.retain(|c| !c.is_over());
+        if nic.captures.is_empty() {
+            return;
+        }
+        let fate = match checked {
+            Ok(Some(_)) => Fate::Passed,
+            Ok(None) => Fate::Answered,
+            Err(reason) => Fate::Dropped(*reason),
+        };
+        let bytes = self.batch.copy(total, nic.snaplen());
+        nic.copy((side, false, fate), (total, vnet.gso_size), bytes);
+    }
+
+    /// Sends a marked frame as if the NIC had given it, and at once.
+    pub fn inject(
+        &mut self,
+        key: NicKey,
+        token: u64,
+        len: usize,
+        tables: &mut Tables,
+        out: &Outside,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.finish(tables, out, now);
+        let nic = tables.nics.get_mut(&key).ok_or(DropReason::UnknownNic)?;
+        let peer = tables.peers.get_mut(&nic.peer).ok_or(DropReason::NoSession)?;
+        let frame = probe::outward(nic, out.side, token, len);
+        self.batch.start(peer.datagram);
+        let (vnet, total) = (VnetHeader::default(), frame.len());
+        let _ = self.batch.read(&mut [0; VnetHeader::LEN], total, |places| {
+            scatter(&frame, places);
+            Ok(())
+        });
+        let checked = self.check(nic, &vnet, total, peer.can_send(), out, now);
+        nic.show(&frame, out.side, false, Fate::Probe);
+        match checked {
+            // What else could be wrong with it has been asked before.
+            Err(DropReason::StrayProbe) if peer.can_send() => {}
+            Err(DropReason::StrayProbe) | Ok(_) => return Err(DropReason::NoSession),
+            Err(reason) => {
+                nic.counters.drops.count(reason);
+                return Err(reason);
+            }
+        }
+        self.batch.pack(nic.id, Offload::default(), total);
+        while self.batch.has_tail() && !self.batch.place_tail() {
+            self.send(nic.peer, peer, out, now);
+        }
+        self.send(nic.peer, peer, out, now);
+        Ok(())
     }
 
     /// pack: record headers round the frame.
@@ -184,6 +251,18 @@ impl Uplink {
             }
         }
         self.batch.start(peer.datagram);
+    }
+}
+
+/// Puts a frame where a read would have put it, behind an empty header.
+fn scatter(frame: &[u8], places: &mut [io::IoSliceMut<'_>]) {
+    let mut rest = frame;
+    for place in places.iter_mut().skip(1) {
+        let (here, behind) = rest.split_at(rest.len().min(place.len()));
+        if let Some(place) = place.get_mut(..here.len()) {
+            place.copy_from_slice(here);
+        }
+        rest = behind;
     }
 }
 

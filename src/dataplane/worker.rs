@@ -9,14 +9,15 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::capture::Fate;
 use super::downlink::Downlink;
 use super::outside::Outside;
 use super::seam::{Inbox, Orders, WorkerGone, orders};
 use super::tables::{Hold, Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
-use super::{Command, NicKey, Notice};
+use super::{Command, NicKey, Notice, VNET_NONE, capture, probe};
 use crate::metrics::WorkerCounters;
-use crate::nic::{Side, VNET_HEADER_LEN};
+use crate::nic::Side;
 use crate::sys::clock;
 use crate::sys::poll::{Epoll, Events, Interest, Ready};
 use crate::sys::udp::UdpSocket;
@@ -28,10 +29,7 @@ const COMMANDS: usize = 256;
 const EVENTS: usize = 64;
 
 /// What the first frame of a NIC is expected to be no longer than, in bytes.
-const FIRST_EXPECTED: usize = 2048;
-
-/// The vnet header of a frame that is as it should be.
-const NO_OFFLOAD: [u8; VNET_HEADER_LEN] = [0; VNET_HEADER_LEN];
+const FIRST_LENGTH: usize = 2048;
 
 /// Epoll tokens; a NIC's is its key.
 const SOCKET: u64 = u64::MAX;
@@ -142,6 +140,9 @@ impl Worker {
             self.downlink.turn(&mut self.tables, &self.out, now)?;
         }
         self.downlink.expire(&mut self.tables, &self.out, now);
+        if !self.tables.marked.is_empty() {
+            probe::settle(&mut self.uplink, &mut self.tables, &self.out);
+        }
         for event in events.iter().filter(|e| e.token < COMMAND) {
             self.nic(event, now);
         }
@@ -192,9 +193,18 @@ impl Worker {
                 sessions.into_iter().for_each(|index| self.downlink.forget(index));
             }
             Command::AddNic { key, peer, id, queue, reads, contract, counters, reply_arp } => {
-                let expected = FIRST_EXPECTED;
-                let hold = None;
-                let nic = Nic { peer, id, queue, contract: *contract, counters, reply_arp, hold, expected };
+                let nic = Nic {
+                    peer,
+                    id,
+                    queue,
+                    contract: *contract,
+                    counters,
+                    reply_arp,
+                    hold: None,
+                    length: FIRST_LENGTH,
+                    captures: Vec::new(),
+                    expected: Vec::new(),
+                };
                 self.add_nic(key, nic, reads);
             }
             Command::UpdateNic { key, contract, reply_arp } => {
@@ -211,9 +221,27 @@ impl Worker {
                 if let Some(nic) = self.tables.nics.get(&key) {
                     for frame in frames {
                         // One that is lost is no worse than one that nobody hears.
-                        let _ = nic.queue.write_vectored(&[&NO_OFFLOAD, &frame[..]].map(IoSlice::new));
+                        let _ = nic.queue.write_vectored(&[&VNET_NONE, &frame[..]].map(IoSlice::new));
+                        nic.show(&frame, self.out.side, true, Fate::Passed);
                     }
                 }
+            }
+            Command::Capture { key, capture } => {
+                if let Some(nic) = self.tables.nics.get_mut(&key) {
+                    nic.captures.retain(|c| !c.is_over());
+                    if nic.captures.len() < capture::MOST {
+                        nic.captures.push(capture);
+                    }
+                }
+            }
+            Command::Expect { key, expected } => {
+                if let Some(nic) = self.tables.nics.get_mut(&key) {
+                    nic.expect(expected, clock::now());
+                }
+            }
+            Command::Probe { key, token, len, until } => {
+                let order = (key, token, len, until);
+                probe::start(&mut self.uplink, &mut self.tables, &self.out, order);
             }
             Command::RemoveNic(key) => {
                 if let Some(nic) = self.tables.remove_nic(key) {

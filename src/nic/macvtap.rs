@@ -55,7 +55,7 @@ pub(super) fn open(
 const OURS: &str = "made by tap-rs, process ";
 
 /// The process that made a macvtap, if it was one of us.
-pub(super) fn maker(link: &Link) -> Option<u32> {
+pub fn maker(link: &Link) -> Option<u32> {
     link.alias.as_deref()?.strip_prefix(OURS)?.parse().ok()
 }
 

@@ -206,6 +206,8 @@ impl Client {
                 self.status.take_if(|s| (s.revision, s.state, s.code) == (revision, state, code));
             }
             Control::Bye => self.handle_bye(now),
+            Control::Probe { token, nic } => self.out.event(SERVER, Event::Probe { token, nic }),
+            Control::Probed(probed) => self.out.event(SERVER, Event::Probed(probed)),
             Control::Enrolled { state } => {
                 if self.wish.take().is_some() {
                     self.out.event(SERVER, Event::Enrolled(state));
@@ -248,6 +250,11 @@ impl Client {
     /// Tells the server how this box is doing.
     pub fn report(&mut self, now: Instant, report: Report) {
         self.peer.send(now, &Control::Report(report), &mut self.out);
+    }
+
+    /// Sends a message as it is.
+    pub fn tell(&mut self, now: Instant, message: &Control<'_>) {
+        self.peer.send(now, message, &mut self.out);
     }
 
     /// Says good-bye. Nothing is started any more.

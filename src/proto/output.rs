@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::keys::PublicKey;
 use crate::proto::session::{Lanes, Opener};
-use crate::types::{Path, Suite};
+use crate::types::{NicId, Path, Suite};
 use crate::wire::control::{Enrolment, PushState, Report};
+use crate::wire::probe::Probed;
 
 /// Names a peer within one client or server: always 0 on a client, the client's number on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,6 +123,15 @@ pub enum Event {
     Enrolled(Enrolment),
     /// Two boxes use one key in turn.
     Flapping,
+    /// The peer is about to send a marked frame, and wants to hear how far it has come.
+    Probe {
+        /// The frame's token.
+        token: u64,
+        /// On which NIC.
+        nic: NicId,
+    },
+    /// How far a marked frame of ours has come.
+    Probed(Probed),
 }
 
 /// A session as it stands, for whoever looks.

@@ -217,6 +217,8 @@ impl Server {
                 out.event(id, Event::Bye);
                 out.event(id, Event::Lost);
             }
+            Control::Probe { token, nic } => out.event(id, Event::Probe { token, nic }),
+            Control::Probed(probed) => out.event(id, Event::Probed(probed)),
             Control::Enrol { key, proof } if client.spec.invite => {
                 let key = client.proven(now, &self.params.identity, &key, &proof)?;
                 out.event(id, Event::Enrol(key));
@@ -269,6 +271,14 @@ impl Server {
     pub fn session(&self, id: PeerId) -> Option<(SessionInfo, bool)> {
         let client = self.clients.get(&id)?;
         Some((client.peer.info()?, client.silent))
+    }
+
+    /// Sends a client a message as it is.
+    pub fn tell(&mut self, now: Instant, id: PeerId, message: &Control<'_>) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.peer.send(now, message, &mut self.out);
+            self.reschedule(id);
+        }
     }
 
     /// Says good-bye to every client.

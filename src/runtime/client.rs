@@ -21,6 +21,7 @@ pub use self::params::has_aes;
 use self::params::{files, fingerprint, params, suite};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
+use super::capture;
 use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
@@ -29,6 +30,7 @@ use super::load;
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::{Ports, Wanted};
+use super::probe::{self, Probes};
 use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
@@ -43,7 +45,7 @@ use crate::proto::output::Event;
 use crate::sys::clock;
 use crate::sys::udp::UdpSocket;
 use crate::types::{NicStack, Path};
-use crate::wire::control::{PushState, REPORT_NICS};
+use crate::wire::control::{Control, PushState, REPORT_NICS};
 
 /// How often the server hears how this box is doing.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -78,6 +80,8 @@ struct Session {
     pushes: Pushes,
     _sandbox: Sandbox,
     asked: Listener,
+    /// Marked frames under way.
+    proofs: Probes,
     /// Where the config comes from.
     file: Source,
     keeper: Rc<Keeper>,
@@ -96,6 +100,8 @@ struct Session {
     psk: Option<[u8; 32]>,
     /// Which advice was last given.
     advised: Option<bool>,
+    /// Why the server's name could not be resolved the last time.
+    unresolved: Option<String>,
 }
 
 impl Session {
@@ -137,6 +143,7 @@ impl Session {
             sleeps,
             _sandbox: sandbox,
             asked,
+            proofs: Probes::default(),
             file,
             offered: None,
             pushed: None,
@@ -148,6 +155,7 @@ impl Session {
             public,
             psk,
             advised: None,
+            unresolved: None,
         })
     }
 
@@ -196,8 +204,9 @@ impl Session {
     }
 
     fn due(&self) -> Option<Instant> {
-        let own = [self.client.poll_timeout(), self.ports.poll_timeout(), self.next_report, self.nics_down];
-        own.into_iter().flatten().min()
+        let machines = [self.client.poll_timeout(), self.ports.poll_timeout(), self.proofs.poll_timeout()];
+        let own = machines.into_iter().chain([self.next_report, self.nics_down]);
+        own.flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -205,6 +214,7 @@ impl Session {
             self.client.handle_timeout(now);
         }
         self.ports.handle_timeout(now, &mut self.plane);
+        self.probes(now, Probes::handle_timeout);
         if self.next_report.take_if(|t| now >= *t).is_some() {
             self.report(now);
         }
@@ -254,6 +264,14 @@ impl Session {
             Event::Resolve { greeted } => {
                 self.advise(greeted);
                 self.resolver.again();
+            }
+            Event::Probe { token, nic } => self.probes(now, |probes, cx| {
+                if let Err(reason) = probes.handle_probe(SERVER, (token, nic), cx) {
+                    debug!(reason = reason.label(), "dropped");
+                }
+            }),
+            Event::Probed(probed) => {
+                self.probes(now, |probes, cx| probes.handle_probed(SERVER, &probed, cx));
             }
             Event::Push { revision, blob } => {
                 self.pushes.take(revision, &blob, &self.config);
@@ -320,6 +338,10 @@ impl Session {
                 self.ports.handle_dead(now, &self.plane, key);
                 Ok(())
             }
+            Notice::Probe { key, token, step, at } => {
+                self.probes(now, |probes, cx| probes.handle_step((key, token), step, at, cx));
+                Ok(())
+            }
             Notice::Claimed { key, ip, mac } => {
                 self.ports.handle_claim(now, &self.plane, key, (ip, mac));
                 Ok(())
@@ -351,13 +373,25 @@ impl Session {
     fn handle_address(&mut self, now: Instant, address: std::io::Result<SocketAddr>) {
         match address {
             Ok(address) => {
+                self.unresolved = None;
                 let path = Path::new(address, None);
                 if self.server.replace(path.remote) != Some(path.remote) {
                     info!(server = %self.config.server, address = %path.remote, "trying to reach the server");
                 }
                 self.client.handle_address(now, path, ceiling(&path));
             }
-            Err(e) => warn!(server = %self.config.server, "cannot resolve the server's name: {e}"),
+            Err(e) => {
+                let why = e.to_string();
+                // Tried every few seconds, and said when it is new.
+                if self.unresolved.as_ref() != Some(&why) {
+                    warn!(
+                        server = %self.config.server,
+                        "cannot resolve the server's name: {why}; see that /etc/resolv.conf names a DNS server that \
+                         answers, or write the server's address in bind_addr"
+                    );
+                    self.unresolved = Some(why);
+                }
+            }
         }
     }
 
@@ -394,13 +428,29 @@ impl Session {
     }
 
     fn handle_asker(&mut self, now: Instant, asker: Asker) {
-        match asker.request {
+        match asker.request.clone() {
             Request::Status {} => asker.answer(&self.snapshot(now)),
             Request::Reload { dry_run } => match self.reload(now, dry_run) {
                 Ok(told) => asker.answer(&told),
                 Err(why) => asker.refuse(why),
             },
+            Request::Capture { nic, snaplen } => {
+                let name = |_| self.config.server.to_string();
+                capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);
+            }
+            Request::Probe { nic, bytes } => {
+                let (server, token) = (self.config.server.to_string(), rand::random());
+                self.probes(now, |probes, cx| {
+                    probes.start(asker, (&nic, bytes), token, cx, |_| server.clone());
+                });
+            }
         }
+    }
+
+    fn probes(&mut self, now: Instant, work: impl FnOnce(&mut Probes, &mut probe::Context<'_>)) {
+        let Self { client, plane, ports, proofs, .. } = self;
+        let mut tell = |_, message: &Control<'_>| client.tell(now, message);
+        work(proofs, &mut probe::Context { now, plane, ports, tell: &mut tell });
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {

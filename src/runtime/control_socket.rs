@@ -14,6 +14,6 @@ mod ask;
 mod listen;
 mod request;
 
-pub use ask::{AskError, ask, ask_all, names};
+pub use ask::{AskError, ask, ask_all, ask_stream, names};
 pub use listen::{Asker, FOLDER, Listener};
 pub use request::Request;

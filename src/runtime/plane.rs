@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::status::model;
+use crate::dataplane::capture::Capture;
+use crate::dataplane::probe::{Expected, Role};
 use crate::dataplane::{Command, NicKey, Notice, PeerKey, WorkerConfig, WorkerHandle, spawn};
 use crate::metrics::{DropReason, NicCounters, Traffic};
 use crate::nic::{Queue, Side};
@@ -178,13 +181,34 @@ impl Plane {
         }
     }
 
+    /// Copies a NIC's frames.
+    pub fn capture(&self, nic: NicKey, capture: &Capture) {
+        self.all(|| Command::Capture { key: nic, capture: capture.clone() });
+    }
+
+    /// Waits for a marked frame of the other end's, which may come to any worker.
+    pub fn expect(&self, nic: NicKey, expected: Expected) {
+        self.all(|| Command::Expect { key: nic, expected });
+    }
+
+    /// Sends a marked frame of `len` bytes out, and waits for it until then.
+    pub fn probe(&self, nic: NicKey, token: u64, len: usize, until: Instant) {
+        if let Some((first, others)) = self.workers.split_first() {
+            for worker in others {
+                let expected = Expected { token, role: Role::Return, until };
+                tell(worker, Command::Expect { key: nic, expected });
+            }
+            tell(first, Command::Probe { key: nic, token, len, until });
+        }
+    }
+
     /// Has the workers give a NIC's queues up.
     pub fn remove_nic(&self, nic: NicKey) {
         self.all(|| Command::RemoveNic(nic));
     }
 
     /// Packets that were dropped, by reason, over all workers.
-    fn drops(&self) -> Vec<(DropReason, u64)> {
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
         let of = |reason| self.workers.iter().map(|w| w.counters().drops.of(reason)).sum();
         DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
     }

@@ -11,6 +11,7 @@
 //! [`Ports::set`] takes the whole list each time. What stays as it was is not touched.
 
 mod live;
+mod place;
 mod port;
 mod probe;
 mod spaces;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+pub use self::place::Place;
 use self::port::{Port, State};
 use self::probe::{Holder, Who};
 use self::spaces::Spaces;

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
+use super::capture;
 use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
@@ -25,6 +26,7 @@ use super::keeper::Keeper;
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
+use super::probe::{self, Probes};
 use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
@@ -37,7 +39,7 @@ use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{Server, ServerParams};
 use crate::sys::clock;
 use crate::types::{Path, Suite};
-use crate::wire::control::{PushState, Report};
+use crate::wire::control::{Control, PushState, Report};
 use crate::wire::datagram::{Header, Type};
 
 /// Runs until a signal ends it. Returns the exit status.
@@ -74,6 +76,8 @@ struct Host {
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
     asked: Listener,
+    /// Marked frames under way.
+    proofs: Probes,
     started: Instant,
     /// The server's own public key.
     public: PublicKey,
@@ -123,6 +127,7 @@ impl Host {
             paths: BTreeMap::new(),
             advice: Advice::default(),
             asked,
+            proofs: Probes::default(),
             started: now,
             heard: BTreeMap::new(),
             file,
@@ -140,7 +145,8 @@ impl Host {
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
             self.drain(clock::now());
-            let due = [self.server.poll_timeout(), self.ports.poll_timeout()].into_iter().flatten().min();
+            let due = [self.server.poll_timeout(), self.ports.poll_timeout(), self.proofs.poll_timeout()];
+            let due = due.into_iter().flatten().min();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
                 wish = self.signals.next() => match wish {
@@ -164,6 +170,7 @@ impl Host {
                     let now = clock::now();
                     self.server.handle_timeout(now);
                     self.ports.handle_timeout(now, &mut self.plane);
+                    self.probes(now, Probes::handle_timeout);
                 }
             }
         }
@@ -247,18 +254,43 @@ impl Host {
                     "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
                 );
             }
+            Event::Probe { token, nic } => self.probes(now, |probes, cx| {
+                if let Err(reason) = probes.handle_probe(peer, (token, nic), cx) {
+                    debug!(reason = reason.label(), "dropped");
+                }
+            }),
+            Event::Probed(probed) => {
+                self.probes(now, |probes, cx| probes.handle_probed(peer, &probed, cx));
+            }
             Event::Enrol(_) | Event::Enrolled(_) | Event::Resolve { .. } | Event::Push { .. } => {}
         }
     }
 
     fn handle_asker(&mut self, now: Instant, asker: Asker) {
-        match asker.request {
+        match asker.request.clone() {
             Request::Status {} => asker.answer(&self.snapshot(now)),
             Request::Reload { dry_run } => match self.reload(now, dry_run) {
                 Ok(told) => asker.answer(&told),
                 Err(why) => asker.refuse(why),
             },
+            Request::Capture { nic, snaplen } => {
+                let name = |id| self.roster.name(id).to_owned();
+                capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);
+            }
+            Request::Probe { nic, bytes } => {
+                let Self { server, plane, ports, proofs, roster, .. } = self;
+                let mut tell = |id, message: &Control<'_>| server.tell(now, id, message);
+                let mut cx = probe::Context { now, plane, ports, tell: &mut tell };
+                let name = |id| roster.name(id).to_owned();
+                proofs.start(asker, (&nic, bytes), rand::rng().random(), &mut cx, name);
+            }
         }
+    }
+
+    fn probes(&mut self, now: Instant, work: impl FnOnce(&mut Probes, &mut probe::Context<'_>)) {
+        let Self { server, plane, ports, proofs, .. } = self;
+        let mut tell = |id, message: &Control<'_>| server.tell(now, id, message);
+        work(proofs, &mut probe::Context { now, plane, ports, tell: &mut tell });
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {
@@ -324,6 +356,10 @@ impl Host {
             Notice::NicDead { key, error } => {
                 debug!("a NIC's descriptor died: {error}");
                 self.ports.handle_dead(now, &self.plane, key);
+                Ok(())
+            }
+            Notice::Probe { key, token, step, at } => {
+                self.probes(now, |probes, cx| probes.handle_step((key, token), step, at, cx));
                 Ok(())
             }
             Notice::WorkerDead { error } => {

@@ -10,6 +10,7 @@ use std::ptr;
 
 use libc::{c_int, c_long};
 
+use super::features;
 use super::privileges::call;
 
 /// What may be done below a path.
@@ -34,7 +35,6 @@ const FILES: [u64; 5] = [(1 << 13) - 1, (1 << 14) - 1, (1 << 15) - 1, (1 << 15) 
 const TCP: u64 = 0b11;
 /// Abstract unix sockets and signals to processes outside; from ABI 6.
 const SCOPES: u64 = 0b11;
-const CREATE_VERSION: u32 = 1;
 const PATH_BENEATH: c_int = 1;
 
 /// `struct landlock_ruleset_attr`.
@@ -67,12 +67,7 @@ pub struct Confined {
 /// # Errors
 /// `ENOSYS`, `EOPNOTSUPP`: this kernel has no landlock, or it is switched off.
 pub fn confine(paths: &[(&Path, Access)]) -> io::Result<Confined> {
-    // SAFETY: with this flag there is no pointer.
-    let abi = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<Attributes>(), 0usize, CREATE_VERSION)
-    };
-    call(abi)?;
-    let abi = u32::try_from(abi).unwrap_or(0);
+    let abi = features::landlock()?;
     let newest = usize::try_from(abi).unwrap_or(0).saturating_sub(1);
     let files = FILES.get(newest).or(FILES.last()).copied().unwrap_or(0);
     let attributes =

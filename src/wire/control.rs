@@ -12,12 +12,16 @@
 //! 8 BYE     reason u8
 //! 9 ENROL   key 32 | proof 16                      repeated until answered
 //! 10 ENROLLED state u8
+//! 11 PROBE  token u64 | nic u16                   a marked frame is about to come; answered by PROBED
+//! 12 PROBED token u64 | nic u16 | progress u8 | mtu u16 | there u32 | back u32 | text
 //! ```
 //!
-//! Every message may be lost, repeated or reordered, and none needs state at the side that answers.
+//! Every message may be lost, repeated or reordered. None needs state at the side that answers, but for PROBE, which is
+//! remembered for a few seconds.
 
 use crate::metrics::DropReason;
 use crate::types::NicId;
+use crate::wire::probe::{Probed, TEXT_MAX};
 
 /// Bytes in a full CHUNK.
 pub const CHUNK_LEN: usize = 1024;
@@ -28,7 +32,7 @@ pub const REPORT_NICS: usize = 28;
 /// The longest message, so that each fits one datagram of the smallest path.
 pub const MAX_LEN: usize = 13 + CHUNK_LEN;
 
-const _: () = assert!(26 + REPORT_NICS * 34 <= MAX_LEN);
+const _: () = assert!(26 + REPORT_NICS * 34 <= MAX_LEN && 22 + TEXT_MAX <= MAX_LEN);
 
 /// What became of a pushed revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +164,15 @@ pub enum Control<'a> {
         /// How it went.
         state: Enrolment,
     },
+    /// A marked frame is about to come: it is to be sent back, once. Asked again, how far has it come?
+    Probe {
+        /// The frame's token.
+        token: u64,
+        /// On which NIC.
+        nic: NicId,
+    },
+    /// How far it has come.
+    Probed(Probed),
 }
 
 impl<'a> Control<'a> {
@@ -206,6 +219,15 @@ impl<'a> Control<'a> {
                 out.extend(proof);
             }
             Self::Enrolled { state } => out.extend([10, *state as u8]),
+            Self::Probe { token, nic } => {
+                out.push(11);
+                out.extend(token.to_le_bytes());
+                out.extend(nic.0.to_le_bytes());
+            }
+            Self::Probed(probed) => {
+                out.push(12);
+                probed.encode(&mut out);
+            }
         }
         out
     }
@@ -245,6 +267,8 @@ impl<'a> Control<'a> {
                 let state = r.u8()?;
                 Self::Enrolled { state: Enrolment::ALL.into_iter().find(|s| *s as u8 == state)? }
             }
+            11 => Self::Probe { token: r.u64()?, nic: NicId(r.u16()?) },
+            12 => Self::Probed(Probed::read(&mut r)?),
             _ => return None,
         };
         r.0.is_empty().then_some(message)
@@ -343,6 +367,16 @@ mod tests {
             Control::Bye,
             Control::Enrol { key: [13; 32], proof: [14; 16] },
             Control::Enrolled { state: Enrolment::Late },
+            Control::Probe { token: 13, nic: NicId(14) },
+            Control::Probed(Probed {
+                token: 15,
+                nic: NicId(16),
+                progress: crate::wire::probe::Progress::Answered,
+                mtu: 1500,
+                there_us: 17,
+                back_us: 18,
+                text: "storm+19".into(),
+            }),
         ];
         for message in all {
             let bytes = message.encode();
@@ -350,7 +384,8 @@ mod tests {
             assert_eq!(Control::decode(&bytes), Ok(message.clone()));
             for n in 0..bytes.len() {
                 let cut = Control::decode(&bytes[..n]);
-                assert!(cut.is_err() || matches!(message, Control::Chunk { .. }), "{message:?} cut to {n}");
+                let open = matches!(message, Control::Chunk { .. } | Control::Probed(_));
+                assert!(cut.is_err() || open, "{message:?} cut to {n}");
             }
         }
     }

@@ -37,6 +37,8 @@ pub mod ethertype {
     pub const VLAN: u16 = 0x8100;
     /// The service tag of 802.1ad.
     pub const SERVICE_VLAN: u16 = 0x88a8;
+    /// Left to local experiments (IEEE 802, 9.2.4): here, marked frames ([`probe`](super::super::probe)).
+    pub const LOCAL: u16 = 0x88b5;
     /// Below this, the field is the length of an LLC frame (IEEE 802.3, 3.2.6).
     pub const MIN: u16 = 0x0600;
 }

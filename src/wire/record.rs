@@ -49,6 +49,15 @@ pub enum Gso {
     Udp(u16),
 }
 
+impl Gso {
+    /// Payload bytes of each packet.
+    pub const fn size(self) -> u16 {
+        match self {
+            Self::Tcp(size) | Self::Udp(size) => size,
+        }
+    }
+}
+
 /// What a frame still needs done to it: all of a vnet header that crosses the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {

@@ -82,6 +82,16 @@ impl Program {
         assert!(Command::new("/bin/sh").args(["-c", &line]).status().unwrap().success(), "{line}");
     }
 
+    /// By which name it is asked: its config file's, and its number behind that where another had the name.
+    pub fn name(&self) -> String {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid())).unwrap();
+        let file = line.split(|b| *b == 0).find(|word| word.ends_with(b".toml")).unwrap();
+        let file = std::path::Path::new(std::str::from_utf8(file).unwrap());
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let own = format!("{name}-{}", self.pid());
+        if std::path::Path::new(&format!("/run/tap-rs/{own}.sock")).exists() { own } else { name.to_owned() }
+    }
+
     /// SIGHUP: read the config again.
     pub fn reload(&self) {
         self.signal("HUP");

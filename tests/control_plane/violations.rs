@@ -25,7 +25,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     unknown_state[9] = 99;
     vec![
         ("nothing", vec![]),
-        ("a message that there is not", vec![11, 0]),
+        ("a message that there is not", vec![200, 0]),
         ("half a PING", vec![1, 2, 3]),
         ("a PONG and more", [&pong[..], &[0]].concat()),
         ("a CHUNK over its length", [&chunk[..], &[0]].concat()),

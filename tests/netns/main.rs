@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod capture;
 mod clients;
 mod contract;
 mod demo;
+mod doctor;
 mod duplicate;
 mod enrol;
 mod faults;
@@ -16,6 +18,7 @@ mod identity;
 mod keeper;
 mod mistakes;
 mod namespace;
+mod newcomer;
 mod path;
 mod push;
 mod rekey;

@@ -16,6 +16,9 @@ const LONG_PATIENCE: Duration = Duration::from_secs(60);
 /// The longest document that is read: a thousand clients with a NIC each have under 1 MiB.
 const MOST: u64 = 64 << 20;
 
+/// The longest first line of a stream, in bytes.
+const LONGEST_LINE: usize = 64 << 10;
+
 /// What an answer of a process that is no more looks like.
 const ENDED: [io::ErrorKind; 5] = [
     io::ErrorKind::ConnectionRefused,
@@ -48,22 +51,29 @@ pub enum AskError {
     Refused(String, String),
 }
 
-/// What the tap-rs of this name says, or all that run here, each with its name.
+/// What the tap-rs of this name says, or all that run here, each with its name. One of several that does not answer is told
+/// of, and keeps nobody from the others' answers.
 ///
 /// # Errors
 /// One sentence for whoever asked.
 pub fn ask_all(name: Option<&str>, request: &Request) -> Result<Vec<(String, Vec<u8>)>, AskError> {
-    let mut answers = Vec::new();
+    let (mut answers, mut mute) = (Vec::new(), None);
     for (name, path) in named(name)? {
         match exchange(&path, request) {
             Ok(document) => answers.push((name, document)),
             // Killed, or just ending.
             Err(e) if ENDED.contains(&e.kind()) => continue,
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(AskError::Forbidden),
-            Err(e) => return Err(AskError::Mute(name, e)),
+            Err(e) => mute = Some(AskError::Mute(name, e)),
         }
     }
-    if answers.is_empty() { Err(AskError::Nobody) } else { answers.into_iter().map(granted).collect() }
+    match (mute, answers.is_empty()) {
+        (Some(mute), true) => return Err(mute),
+        (None, true) => return Err(AskError::Nobody),
+        (Some(mute), false) => drop(writeln!(io::stderr(), "{mute}")),
+        (None, false) => {}
+    }
+    answers.into_iter().map(granted).collect()
 }
 
 /// What one tap-rs says: the one of this name, or the only one that runs here.
@@ -77,6 +87,43 @@ pub fn ask(name: Option<&str>, request: &Request) -> Result<Vec<u8>, AskError> {
         return Err(if names.is_empty() { AskError::Nobody } else { AskError::Several(names.join(", ")) });
     };
     ask_all(Some(only), request)?.pop().map(|(_, document)| document).ok_or(AskError::Nobody)
+}
+
+/// The connection to the tap-rs of this name, over which it answers bit by bit. Its first line, without the line's end, has
+/// been read and is no refusal.
+///
+/// # Errors
+/// One sentence for whoever asked.
+pub fn ask_stream(name: &str, request: &Request) -> Result<(String, UnixStream), AskError> {
+    let Some((name, path)) = named(Some(name))?.pop() else { return Err(AskError::Nobody) };
+    let first = || -> io::Result<(Vec<u8>, UnixStream)> {
+        let mut stream = UnixStream::connect(&path)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&line(request)?)?;
+        let (mut first, mut byte) = (Vec::new(), [0]);
+        // Byte by byte: what follows is another's to read.
+        while first.len() < LONGEST_LINE && stream.read(&mut byte)? > 0 && byte != *b"\n" {
+            first.extend(byte);
+        }
+        stream.set_read_timeout(None)?;
+        if first.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok((first, stream)) }
+    };
+    match first() {
+        Ok((first, stream)) => {
+            let (_, first) = granted((name, first))?;
+            Ok((String::from_utf8_lossy(&first).into_owned(), stream))
+        }
+        Err(e) if ENDED.contains(&e.kind()) => Err(AskError::Nobody),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(AskError::Forbidden),
+        Err(e) => Err(AskError::Mute(name, e)),
+    }
+}
+
+fn line(request: &Request) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// The names of those that run here.
@@ -130,12 +177,10 @@ fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(match request {
-        Request::Status {} => PATIENCE,
         Request::Reload { .. } => LONG_PATIENCE,
+        _ => PATIENCE,
     }))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
+    stream.write_all(&line(request)?)?;
     let mut document = Vec::new();
     stream.take(MOST).read_to_end(&mut document)?;
     if document.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(document) }

@@ -106,6 +106,20 @@ impl Asker {
         });
     }
 
+    /// Hands the connection over to `write`, which goes on beside the control loop for as long as it likes. It keeps its
+    /// place among those who are served.
+    pub fn stream<F>(self, write: impl FnOnce(UnixStream) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self { stream, place, .. } = self;
+        let write = write(stream);
+        tokio::spawn(async move {
+            write.await;
+            drop(place);
+        });
+    }
+
     /// Says in one sentence why it is not done.
     pub fn refuse(self, why: impl Into<String>) {
         self.answer(&Refusal { error: why.into() });

@@ -8,6 +8,21 @@ use serde::{Deserialize, Serialize};
 pub enum Request {
     /// How is it doing? The answer is a [`Snapshot`](crate::runtime::status::Snapshot).
     Status {},
+    /// Show a NIC's frames as they pass. The answer is a [`capture`](crate::runtime::capture) stream.
+    Capture {
+        /// Its name here.
+        nic: String,
+        /// How many bytes of each frame.
+        snaplen: u32,
+    },
+    /// Send a marked frame to the other end of a NIC and back. The answer is a
+    /// [`Proof`](crate::runtime::probe::Proof).
+    Probe {
+        /// The NIC's name here.
+        nic: String,
+        /// The frame's length in bytes; 0: the longest that the NIC takes.
+        bytes: u16,
+    },
     /// Read the config again. The answer is a [`Reloaded`](crate::runtime::reload::Reloaded).
     Reload {
         /// Say only what would change.

@@ -108,6 +108,7 @@ impl Port {
             uplink: flow(&c.uplink),
             downlink: flow(&c.downlink),
             drops: c.drops.seen().map(|(r, n)| (r.label().to_owned(), n)).collect(),
+            probes: c.probes.load(Relaxed),
         }
     }
 

@@ -133,6 +133,9 @@ pub struct Nic {
     pub downlink: Flow,
     /// Frames that went no further, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Marked frames of `tap-rs doctor`, either way.
+    #[serde(default)]
+    pub probes: u64,
 }
 
 /// Frames and their bytes.

@@ -131,6 +131,7 @@ mod tests {
             uplink: Flow { frames: 123_456_789, bytes: 1_234_567_890_123 },
             downlink: Flow { frames: 123_456_789, bytes: 1_234_567_890_123 },
             drops,
+            probes: 0,
         };
         let peer = Peer {
             name: "branch".into(),
