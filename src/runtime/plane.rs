@@ -14,7 +14,7 @@ use super::status::model;
 use crate::dataplane::capture::Capture;
 use crate::dataplane::probe::{Expected, Role};
 use crate::dataplane::{Command, NicKey, Notice, PeerKey, WorkerConfig, WorkerHandle, spawn};
-use crate::metrics::{DropReason, NicCounters, Traffic};
+use crate::metrics::{DropReason, Drops, NicCounters, Traffic};
 use crate::nic::{Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::{Event, Output, PeerId};
@@ -37,6 +37,8 @@ pub struct Plane {
     /// For the control loop's own datagrams.
     socket: UdpSocket,
     next_key: u32,
+    /// What control refused of what the workers handed on.
+    refused: Drops,
 }
 
 /// One socket for each worker, on one address. Each session's lanes are shared out over them: a worker at one end gets
@@ -84,7 +86,7 @@ impl Plane {
             }
             workers.push(spawn(socket, &WorkerConfig::new(side, format!("tap-rs-plane{i}")), tell.clone())?);
         }
-        Ok((Self { workers, socket, next_key: 0 }, notices))
+        Ok((Self { workers, socket, next_key: 0, refused: Drops::new() }, notices))
     }
 
     /// How many queues each NIC should have.
@@ -207,9 +209,16 @@ impl Plane {
         self.all(|| Command::RemoveNic(nic));
     }
 
-    /// Packets that were dropped, by reason, over all workers.
+    /// Counts what a worker handed on and control refused: a handshake, or a control message.
+    pub fn refuse(&self, reason: DropReason) {
+        debug!(reason = reason.label(), "dropped");
+        self.refused.count(reason);
+    }
+
+    /// Packets that were dropped, by reason, over all workers and control.
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
-        let of = |reason| self.workers.iter().map(|w| w.counters().drops.of(reason)).sum();
+        let all = || self.workers.iter().map(|w| &w.counters().drops).chain([&self.refused]);
+        let of = |reason| all().map(|drops| drops.of(reason)).sum();
         DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
     }
 

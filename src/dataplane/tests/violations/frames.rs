@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::*;
 use crate::wire::neighbour::Arp;
+use crate::wire::probe::frame;
 use crate::wire::sample::{
     HOST6, from_nic, ipv4, ipv6, nd, tcp, to_nic, udp, udp_frame, with_partial_checksum,
 };
@@ -76,6 +77,7 @@ fn nothing_that_a_client_may_not_send_passes_and_the_other_client_does_not_notic
         ("an advertisement in a fragment", from_lan(44, &fragment), D::SpoofedNd),
         ("headers without end", from_lan(60, &deep), D::SpoofedNd),
         ("the tunnel\'s own datagram", to_nic(false, 17, &udp(4000, 5000, b"sealed")), D::OwnDatagram),
+        ("a marked frame that nobody waits for", frame(NIC, HOST, 7, 64), D::StrayProbe),
         ("a broadcast over the budget", opaque(MacAddr::BROADCAST, HOST, &[], 64), D::Storm),
     ] {
         scene.frame(what, (plain(), frame), reason);
@@ -132,6 +134,7 @@ fn nothing_that_a_server_may_not_send_passes_and_the_other_nic_does_not_notice()
         ("headers without end", from_nic(NIC6, 60, &deep), D::SpoofedNd),
         ("IPv6 in LLC", snap(HOST, NIC, 0x86dd), D::SpoofedNd),
         ("the tunnel\'s own datagram", from_nic(NIC4, 17, &udp(5000, 4000, b"sealed")), D::OwnDatagram),
+        ("a marked frame that nobody waits for", frame(HOST, NIC, 7, 64), D::StrayProbe),
         ("a broadcast over the budget", opaque(MacAddr::BROADCAST, NIC, &[], 64), D::Storm),
     ] {
         scene.frame(what, (plain(), frame), reason);
