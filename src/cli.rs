@@ -21,6 +21,7 @@ Examples:
   tap-rs -c client.toml                 run it; run_mode in it says as what
   tap-rs server -c server.toml          run it as a server
   tap-rs status                         how the running ones are doing
+  tap-rs top                            the same, live, for each NIC and peer
   tap-rs doctor                         what is wrong, and what mends it
 
 Every key of a config: docs/CONFIG.md";
@@ -75,6 +76,8 @@ pub enum Command {
     Reload(ReloadArgs),
     /// Say how the tap-rs that run on this machine are doing (as root)
     Status(StatusArgs),
+    /// Watch NICs and peers live, with their rates and drops (as root, on a terminal)
+    Top(TopArgs),
     /// Examine a config, this machine and the tunnel; say what is wrong and what mends it (as root)
     Doctor(DoctorArgs),
     /// Show the frames of a NIC as they pass, and why those were dropped that were (as root)
@@ -93,9 +96,20 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// All that is known of each NIC, also where there are more than sixteen
+    #[arg(long, short)]
+    pub long: bool,
+
     /// Again every second, until it is interrupted
     #[arg(long, short)]
     pub watch: bool,
+}
+
+/// What to watch.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Which one: the name of its config file, without `.toml` [default: all of them, one at a time]
+    pub name: Option<String>,
 }
 
 /// What to examine.

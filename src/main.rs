@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use tap_rs::cli::{Cli, Command, FileArgs};
 use tap_rs::commands::{self, Failure};
 use tap_rs::config::{Overrides, Role};
-use tap_rs::runtime::{self, capture, clients, demo, doctor, join, reload, status};
+use tap_rs::runtime::{self, capture, clients, demo, doctor, join, reload, status, top};
 use tap_rs::sys::wipe::Wiping;
 
 #[global_allocator]
@@ -39,6 +39,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Clients(args)) => clients::command(&args)?,
         Some(Command::Reload(args)) => reload::command(&args)?,
         Some(Command::Status(args)) => status::command(&args)?,
+        Some(Command::Top(args)) => top::command(&args)?,
         Some(Command::Doctor(args)) => return doctor::command(&args).map(ExitCode::from),
         Some(Command::Capture(args)) => capture::command(&args)?,
         Some(Command::Demo) => return Ok(show()),

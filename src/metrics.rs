@@ -4,7 +4,9 @@
 //! set of `status` and of the metrics. Each worker owns its counters and writes them with relaxed stores;
 //! whoever wants a sum joins the workers' counters on demand.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
@@ -185,18 +187,40 @@ pub struct Flow {
     pub frames: AtomicU64,
     /// Bytes of those frames, Ethernet headers included.
     pub bytes: AtomicU64,
+    /// When the last one passed.
+    pub last: AtomicU64,
 }
 
 impl Flow {
     /// Counts one frame of `bytes` bytes.
-    pub fn count(&self, bytes: usize) {
-        self.add(1, bytes);
+    pub fn count(&self, bytes: usize, at: Stamp) {
+        self.add(1, bytes, at);
     }
 
     /// Counts `frames` frames, `bytes` bytes in sum.
-    pub fn add(&self, frames: usize, bytes: usize) {
+    pub fn add(&self, frames: usize, bytes: usize, at: Stamp) {
         self.frames.fetch_add(frames as u64, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
+        self.last.store(at.0, Relaxed);
+    }
+
+    /// How long ago the last frame passed; `None` where none has.
+    pub fn idle(&self, now: Instant) -> Option<Duration> {
+        let passed = self.last.load(Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(Stamp::of(now).0.saturating_sub(1).saturating_sub(passed)))
+    }
+}
+
+/// A time that fits an atomic: milliseconds since the first time that was stamped, plus one; 0 stands for never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// The stamp of `now`.
+    pub fn of(now: Instant) -> Self {
+        static EPOCH: OnceLock<Instant> = OnceLock::new();
+        let since = now.saturating_duration_since(*EPOCH.get_or_init(|| now)).as_millis();
+        Self(u64::try_from(since).unwrap_or(u64::MAX - 1).saturating_add(1))
     }
 }
 
@@ -267,6 +291,14 @@ mod tests {
         labels.dedup();
         assert_eq!(labels.len(), DropReason::COUNT);
         assert!(labels.iter().all(|l| l.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+    }
+
+    #[test]
+    fn a_flow_knows_how_long_nothing_has_passed() {
+        let (flow, now) = (Flow::default(), Instant::now());
+        assert_eq!(flow.idle(now), None);
+        flow.count(60, Stamp::of(now));
+        assert_eq!(flow.idle(now + Duration::from_secs(3)), Some(Duration::from_secs(3)));
     }
 
     #[test]

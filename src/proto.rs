@@ -39,4 +39,5 @@ pub mod pull;
 pub mod replay;
 pub mod server;
 pub mod session;
+mod slot;
 pub mod timers;

@@ -31,6 +31,7 @@ pub mod control_socket;
 mod daemon;
 pub mod demo;
 pub mod doctor;
+pub mod exporter;
 pub mod join;
 pub mod keeper;
 mod load;
@@ -45,6 +46,7 @@ pub mod sandbox;
 pub mod script;
 mod server;
 pub mod status;
+pub mod top;
 
 use std::path::Path;
 use std::rc::Rc;
@@ -70,7 +72,7 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let mut daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
     log::start(common.log);
     for warning in warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(target: log::ASKED, "{warning}");
     }
     let keeper = keeper::start(rules(&config, &file))
         .map(Rc::new)
@@ -84,11 +86,13 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .build()
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
     let ended = runtime.block_on(async {
+        tokio::spawn(log::tell_hidden());
         match config {
             Config::Client(config) => client::run(config, file, keeper, &mut daemon).await,
             Config::Server(config) => server::run(config, file, keeper, &mut daemon).await,
         }
     });
+    log::tell_last_hidden();
     // A name that is still being resolved does not keep the program.
     runtime.shutdown_background();
     ended.or_else(|failure| {

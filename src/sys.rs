@@ -33,6 +33,7 @@ pub mod privileges;
 pub mod process;
 pub mod script;
 pub mod seccomp;
+pub mod terminal;
 pub mod tun;
 pub mod udp;
 pub mod unix;

@@ -62,6 +62,13 @@ fn keygen_writes_a_private_file_and_prints_the_public_key_alone() {
 }
 
 #[test]
+fn top_without_a_terminal_says_what_to_use_instead() {
+    let dir = tempfile::tempdir().unwrap();
+    let why = refusal(&tap_rs(dir.path(), &["top"]), 1);
+    assert!(why.contains("needs a terminal") && why.contains("`tap-rs status --json`"), "{why}");
+}
+
+#[test]
 fn keygen_never_overwrites() {
     let dir = tempfile::tempdir().unwrap();
     assert!(tap_rs(dir.path(), &["keygen", "--out", "my.key"]).status.success());

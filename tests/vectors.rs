@@ -251,8 +251,11 @@ impl Fixed {
         example.add("cookie", self.jar.bake(self.address));
         example.add("payload_1", self.payloads().0);
         example.add("payload_2", self.payloads().1);
-        example.add("plain_ping", control(&Control::Ping { token: 0x4142_4344_4546_4748 }));
-        example.add("plain_pong", control(&Control::Pong { token: 0x4142_4344_4546_4748, revision: 0 }));
+        example.add("plain_ping", control(&Control::Ping { token: 0x4142_4344_4546_4748, tally: None }));
+        example.add(
+            "plain_pong",
+            control(&Control::Pong { token: 0x4142_4344_4546_4748, revision: 0, tally: None }),
+        );
         example.add("frame_up", &self.up);
         example.add("plain_up", whole(&self.up));
         example.add("frame_down", &self.down);
@@ -299,8 +302,8 @@ impl Fixed {
         let (mut client, client_opens) = session(&initiator);
         let (mut server, server_opens) = session(&keys);
         let (mut client, mut control_lane) = (client.take().unwrap(), server.take().unwrap());
-        let ping = control(&Control::Ping { token: 0x4142_4344_4546_4748 });
-        let pong = control(&Control::Pong { token: 0x4142_4344_4546_4748, revision: 0 });
+        let ping = control(&Control::Ping { token: 0x4142_4344_4546_4748, tally: None });
+        let pong = control(&Control::Pong { token: 0x4142_4344_4546_4748, revision: 0, tally: None });
         example.add("data_ping", datagram(&mut client, &ping, &server_opens));
         example.add("data_pong", datagram(&mut control_lane, &pong, &client_opens));
         example.add("data_up", datagram(&mut client, &whole(&self.up), &server_opens));

@@ -1,6 +1,7 @@
 //! What both sides have: the log, the daemon, the key, the timers.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,7 +14,7 @@ use crate::types::{Mtu, NicMode, OffloadMode, ParseError};
 
 use super::Overrides;
 use super::check::{Check, span, switch};
-use super::raw::{File, Number, Text};
+use super::raw::{File, Number, Text, TextOrNumber};
 use super::suggest::closest;
 
 /// Settings that mean the same on either side.
@@ -29,6 +30,8 @@ pub struct Common {
     pub dead_peer: Duration,
     /// Whether the kernel's offloads are used.
     pub offload: OffloadMode,
+    /// Where metrics are given out over HTTP. `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Threads that carry frames: 1 to 15, as many as a session has lanes for them. `None`: as the processors suggest.
     pub workers: Option<NonZeroU8>,
 }
@@ -123,7 +126,8 @@ pub(super) fn common(
     let workers = file.workers.is_some().then(|| check.number("workers", &file.workers, 1..=15, 1));
     let workers = workers.and_then(NonZeroU8::new);
     let (private_key, public) = private_key(check, file, overrides)?;
-    Some((Common { log, daemon, private_key, dead_peer, offload, workers }, public))
+    let metrics = metrics(check, file);
+    Some((Common { log, daemon, private_key, dead_peer, offload, metrics, workers }, public))
 }
 
 /// `tap` or `macvtap`. The original also listed `tun`, and could not run it.
@@ -167,6 +171,32 @@ fn log_level(check: &mut Check<'_>, text: &Text, given: Option<Level>) -> Level 
         }
     });
     given.or(written).unwrap_or(Level::Info)
+}
+
+/// An address and port, or a port of loopback alone.
+fn metrics(check: &mut Check<'_>, file: &File) -> Option<SocketAddr> {
+    let written = file.metrics.as_ref()?;
+    let text = match written.get_ref() {
+        TextOrNumber::Text(text) => text.clone(),
+        TextOrNumber::Number(number) => number.to_string(),
+    };
+    let port = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    let address =
+        text.parse().or_else(|_| text.parse().map(port)).ok().filter(|a: &SocketAddr| a.port() != 0);
+    if address.is_none() {
+        let message = format!(
+            "`metrics` cannot be {text:?}; write an address of this box and a port, like \"127.0.0.1:9095\", or a \
+             port alone, which is one of 127.0.0.1"
+        );
+        check.notes.error(written.span(), message);
+    }
+    if address.is_some_and(|a| !a.ip().is_loopback()) {
+        check.notes.warn(
+            written.span(),
+            "whoever can reach this address can read the metrics: names, MACs, traffic",
+        );
+    }
+    address
 }
 
 fn daemon(check: &mut Check<'_>, file: &File) -> Option<Daemon> {

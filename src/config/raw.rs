@@ -58,6 +58,7 @@ table! {
         private_key: Text,
         parent: Text,
         offload: Text,
+        metrics: Option<Spanned<TextOrNumber>>,
         workers: Number,
         keepalive: Number,
         // new, client
@@ -152,6 +153,14 @@ impl OneOrMany {
             Self::Many(texts) => texts,
         }
     }
+}
+
+/// `"a"` or `1`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "text in quotes, or a whole number")]
+pub(super) enum TextOrNumber {
+    Text(String),
+    Number(i64),
 }
 
 /// Every table of the file and its keys, as documentation names them.

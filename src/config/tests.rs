@@ -498,3 +498,28 @@ proptest! {
         let _ = check_bytes(Path::new("f"), Path::new("/nonexistent"), text.as_bytes(), &Overrides::default());
     }
 }
+
+#[test]
+fn metrics_are_given_out_where_the_file_says_and_on_loopback_by_a_port_alone() {
+    let fixture = Fixture::new();
+    let whole = format!("{CLIENT}{NIC}");
+    let at = |value: &str| at_top(&format!("metrics = {value}"), &whole);
+    assert_eq!(fixture.client(&whole).common.metrics, None);
+    for (written, address) in [
+        ("9095", "127.0.0.1:9095"),
+        ("\"9095\"", "127.0.0.1:9095"),
+        ("\"[::1]:80\"", "[::1]:80"),
+        ("\"192.0.2.1:65535\"", "192.0.2.1:65535"),
+    ] {
+        assert_eq!(fixture.client(&at(written)).common.metrics, Some(address.parse().unwrap()), "{written}");
+    }
+    assert!(fixture.warnings(&at("\"0.0.0.0:9095\"")).contains("whoever can reach this address"));
+    for bad in ["0", "65536", "-1", "\"\"", "\"localhost:9095\"", "\"127.0.0.1\"", "\"127.0.0.1:0\""] {
+        let errors = fixture.errors(&at(bad));
+        assert!(
+            errors.contains("`metrics` cannot be") && errors.contains("127.0.0.1:9095"),
+            "{bad}: {errors}"
+        );
+    }
+    assert!(fixture.errors(&at("true")).contains("metrics"));
+}

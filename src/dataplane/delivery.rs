@@ -67,7 +67,7 @@ impl Delivery<'_> {
         };
         match written {
             Ok(()) => {
-                nic.counters.downlink.add(frames, bytes);
+                nic.counters.downlink.add(frames, bytes, self.out.turn.get());
                 self.out.counters.joined.fetch_add(frames.saturating_sub(1) as u64, Relaxed);
             }
             Err(Refused::Because(reason)) => nic.counters.drops.add(reason, frames as u64),
@@ -89,7 +89,7 @@ impl Delivery<'_> {
         let Some(nic) = self.tables.nics.get_mut(&key) else { return Ok(()) };
         match deliver(nic, frame, pieces, self.out) {
             Ok(()) => {
-                nic.counters.downlink.count(frame.total);
+                nic.counters.downlink.count(frame.total, self.out.turn.get());
                 self.out.counters.salvaged.fetch_add(frame.salvaged as u64, Relaxed);
                 Ok(())
             }

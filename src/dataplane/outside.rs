@@ -1,5 +1,6 @@
 //! A worker's way out: its socket, and its line to the control plane.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Notice, PeerKey, seam};
-use crate::metrics::{DropReason, WorkerCounters};
+use crate::metrics::{DropReason, Stamp, WorkerCounters};
 use crate::nic::Side;
 use crate::sys::poll::await_room;
 use crate::sys::udp::UdpSocket;
@@ -16,7 +17,7 @@ use crate::types::Path;
 /// How long a full socket is waited for before the train is dropped.
 const SOCKET_PATIENCE: Duration = Duration::from_millis(2);
 
-/// Everything of a worker that never changes.
+/// What both lines of a worker need of it.
 pub struct Outside {
     /// Which end this is.
     pub side: Side,
@@ -24,13 +25,15 @@ pub struct Outside {
     pub socket: UdpSocket,
     /// What the worker has done.
     pub counters: Arc<WorkerCounters>,
+    /// When the worker's turn began: what its frames are stamped with.
+    pub turn: Cell<Stamp>,
     notices: mpsc::Sender<Notice>,
 }
 
 impl Outside {
     /// The way out by `socket` and `notices`.
     pub fn new(side: Side, socket: UdpSocket, notices: mpsc::Sender<Notice>) -> Self {
-        Self { side, socket, counters: Arc::default(), notices }
+        Self { side, socket, counters: Arc::default(), turn: Cell::default(), notices }
     }
 
     /// Tells control, if it can take it now. False: it could not, and the loss is counted.

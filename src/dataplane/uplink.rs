@@ -219,7 +219,7 @@ impl Uplink {
         now: Instant,
     ) {
         self.batch.pack(nic.id, offload, total);
-        nic.counters.uplink.count(total);
+        nic.counters.uplink.count(total, out.turn.get());
         if self.batch.has_tail() {
             out.counters.spilled.fetch_add(1, Relaxed);
             while !self.batch.place_tail() {

@@ -16,7 +16,7 @@ use super::seam::{Inbox, Orders, WorkerGone, orders};
 use super::tables::{Hold, Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
 use super::{Command, NicKey, Notice, VNET_NONE, capture, probe};
-use crate::metrics::WorkerCounters;
+use crate::metrics::{Stamp, WorkerCounters};
 use crate::nic::Side;
 use crate::sys::clock;
 use crate::sys::poll::{Epoll, Events, Interest, Ready};
@@ -131,6 +131,7 @@ impl Worker {
         self.epoll.wait(events, timeout)?;
         // Once a turn.
         let now = clock::now();
+        self.out.turn.set(Stamp::of(now));
         self.out.counters.wakeups.fetch_add(1, Relaxed);
         let told = events.iter().any(|e| e.token == COMMAND);
         if told && inbox.take_all(|command| self.obey(command))?.is_break() {

@@ -25,6 +25,7 @@ use crate::proto::noise::{Initiator, Offerer, Seed};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Peer, Ponged};
 use crate::proto::pull::Pull;
+use crate::proto::slot::Slot;
 use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, IDLE_PING, INIT_TRIES, REKEY_AFTER};
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, PushState, Report};
@@ -187,8 +188,12 @@ impl Client {
         let Some(slot) = self.peer.slot(index) else { return Err(DropReason::UnknownIndex) };
         slot.used = true;
         match Control::decode(body)? {
-            Control::Ping { token } => self.peer.handle_ping(now, token, 0, from, &mut self.out),
-            Control::Pong { token, revision } => {
+            Control::Ping { token, tally } => {
+                self.peer.handle_tally(index, tally);
+                self.peer.handle_ping(now, token, 0, tally.is_some(), from, &mut self.out);
+            }
+            Control::Pong { token, revision, tally } => {
+                self.peer.handle_tally(index, tally);
                 self.pull.handle_revision(now, revision);
                 // A client challenges nobody: it knows the server by its address.
                 let (Ponged::Nothing | Ponged::Proven(_)) =
@@ -471,7 +476,7 @@ impl Client {
         Ok(())
     }
 
-    fn establish(&mut self, now: Instant, slot: crate::proto::peer::Slot, path: Path) {
+    fn establish(&mut self, now: Instant, slot: Slot, path: Path) {
         let first = self.peer.is_new(slot.instance) || self.silent;
         let suite = slot.suite;
         self.handshake = Handshake::Resting;

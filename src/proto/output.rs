@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::keys::PublicKey;
 use crate::proto::session::{Lanes, Opener};
 use crate::types::{NicId, Path, Suite};
-use crate::wire::control::{Enrolment, PushState, Report};
+use crate::wire::control::{Enrolment, PushState, Report, Tally};
 use crate::wire::probe::Probed;
 
 /// Names a peer within one client or server: always 0 on a client, the client's number on a server.
@@ -147,12 +147,27 @@ pub struct SessionInfo {
     pub datagram: u16,
     /// Smoothed round-trip time.
     pub rtt: Option<Duration>,
+    /// How far round-trip times are from it, smoothed.
+    pub jitter: Option<Duration>,
     /// When the peer was last heard.
     pub heard: Option<Instant>,
     /// Datagrams and bytes sealed.
     pub sent: (u64, u64),
     /// Datagrams and bytes opened.
     pub received: (u64, u64),
+    /// What has come of what the peer sent.
+    pub incoming: Arrivals,
+    /// What has come of what was sent to the peer, as it said last; `None` where it has not said so.
+    pub outgoing: Option<Arrivals>,
+}
+
+/// What has come of what was sent one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    /// Since the first session with this peer; only grows.
+    pub total: Tally,
+    /// In the session in use and the one before: the last two to four minutes.
+    pub recent: Tally,
 }
 
 /// Outputs in the order in which they are to be done.

@@ -18,54 +18,16 @@ use rand::CryptoRng;
 use crate::proto::activity::Activity;
 use crate::proto::output::{Output, Outputs, PeerId, SessionInfo};
 use crate::proto::pmtu::{FLOOR, PathMtu};
-use crate::proto::session::{DATA_OVERHEAD, Keys, Lane, Opener, REKEY_AFTER_DATAGRAMS, establish};
-use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER, REKEY_AFTER_BYTES};
-use crate::types::{Path, Suite};
-use crate::wire::control::Control;
-use crate::wire::datagram::{DATA_HEADER_LEN, RESP_LEN};
+use crate::proto::session::{DATA_OVERHEAD, Keys, establish};
+use crate::proto::slot::{Handshaken, Past, Slot};
+use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER};
+use crate::types::Path;
+use crate::wire::control::{Control, Tally};
+use crate::wire::datagram::DATA_HEADER_LEN;
 use crate::wire::record::{HEADER_LEN, Record};
 
 /// PINGs whose PONG may still come.
 const PINGS: usize = 16;
-
-/// What a server keeps of a handshake until its session is used.
-pub(crate) struct Handshaken {
-    /// The INIT's MAC: the same INIT again gets the same RESP.
-    pub init_mac: [u8; 16],
-    /// The RESP.
-    pub resp: [u8; RESP_LEN],
-    /// Where the INIT came from.
-    pub path: Path,
-}
-
-/// One session as the control plane holds it.
-pub(crate) struct Slot {
-    pub opener: Arc<Opener>,
-    lane: Lane,
-    pub suite: Suite,
-    pub since: Instant,
-    /// The other end's instance: which run of which program made this handshake.
-    pub instance: u64,
-    /// On a server, the client's static key in its handshake.
-    pub key: [u8; 32],
-    /// Something has opened on it.
-    pub used: bool,
-    /// On a server, the MAC of the INIT that it came from: the same INIT makes no other session.
-    pub init_mac: Option<[u8; 16]>,
-}
-
-impl Slot {
-    pub(crate) fn index(&self) -> u32 {
-        self.opener.index()
-    }
-
-    fn worn(&self) -> bool {
-        let v = self.opener.volume();
-        let datagrams = v.sent.load(Relaxed).max(v.received.load(Relaxed));
-        let bytes = v.sent_bytes.load(Relaxed).max(v.received_bytes.load(Relaxed));
-        datagrams >= REKEY_AFTER_DATAGRAMS || bytes >= REKEY_AFTER_BYTES
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -96,6 +58,9 @@ pub(crate) struct Peer {
     pub current: Option<Slot>,
     pub previous: Option<Slot>,
     pub rtt: Option<Duration>,
+    jitter: Option<Duration>,
+    /// What came of sessions that are gone.
+    past: Past,
     pmtu: PathMtu,
     ceiling: u16,
     pings: VecDeque<Ping>,
@@ -115,6 +80,8 @@ impl Peer {
             current: None,
             previous: None,
             rtt: None,
+            jitter: None,
+            past: Past::default(),
             pmtu: PathMtu::new(now, ORDINARY),
             ceiling: ORDINARY,
             pings: VecDeque::new(),
@@ -134,16 +101,7 @@ impl Peer {
         let (mut lanes, opener) = establish(keys, Arc::clone(&self.activity))?;
         let lane = lanes.take()?;
         out.push(Output::Install { peer: self.id, opener: Arc::clone(&opener), lanes });
-        Some(Slot {
-            opener,
-            lane,
-            suite: keys.suite,
-            since: now,
-            instance,
-            key: [0; 32],
-            used: false,
-            init_mac: None,
-        })
+        Some(Slot::new(now, opener, lane, keys.suite, instance))
     }
 
     /// Sends with `slot` from now on, to `path`.
@@ -156,15 +114,21 @@ impl Peer {
         out.push(Output::Use { peer: self.id, index, path, datagram });
         let old = self.current.replace(slot);
         if let Some(gone) = std::mem::replace(&mut self.previous, old) {
-            out.push(Output::Retire { index: gone.index() });
+            self.retire(&gone, out);
         }
+    }
+
+    /// Forgets a session, but not what came of it.
+    fn retire(&mut self, slot: &Slot, out: &mut Outputs) {
+        self.past.add(slot);
+        out.push(Output::Retire { index: slot.index() });
     }
 
     /// Forgets every session.
     pub(crate) fn clear(&mut self, out: &mut Outputs) {
         let next = self.next.take().map(|(slot, _)| slot);
         for slot in [next, self.current.take(), self.previous.take()].into_iter().flatten() {
-            out.push(Output::Retire { index: slot.index() });
+            self.retire(&slot, out);
         }
         self.pings.clear();
         self.activity.forgive();
@@ -177,7 +141,7 @@ impl Peer {
         let (current, previous) = (self.current.take_if(|s| old(s)), self.previous.take_if(|s| old(s)));
         let lost = current.is_some();
         for slot in [next, current, previous].into_iter().flatten() {
-            out.push(Output::Retire { index: slot.index() });
+            self.retire(&slot, out);
         }
         lost
     }
@@ -211,6 +175,7 @@ impl Peer {
     /// The session in use.
     pub(crate) fn info(&self) -> Option<SessionInfo> {
         let slot = self.current.as_ref()?;
+        let live: Vec<_> = [&self.current, &self.previous].into_iter().flatten().collect();
         let v = slot.opener.volume();
         Some(SessionInfo {
             suite: slot.suite,
@@ -218,9 +183,12 @@ impl Peer {
             path: self.path?,
             datagram: self.pmtu.size(),
             rtt: self.rtt,
+            jitter: self.jitter,
             heard: self.activity.received(),
             sent: (v.sent.load(Relaxed), v.sent_bytes.load(Relaxed)),
             received: (v.received.load(Relaxed), v.received_bytes.load(Relaxed)),
+            incoming: self.past.incoming(&live),
+            outgoing: self.past.outgoing(&live),
         })
     }
 
@@ -296,12 +264,20 @@ impl Peer {
         }
     }
 
-    /// Answers a PING, to where it came from.
+    /// What the peer says that it has received in the session of this index.
+    pub(crate) fn handle_tally(&mut self, index: u32, tally: Option<Tally>) {
+        if let (Some(tally), Some(slot)) = (tally, self.slot(index)) {
+            slot.hear(tally);
+        }
+    }
+
+    /// Answers a PING, to where it came from; with a tally if `tallied`.
     pub(crate) fn handle_ping(
         &mut self,
         now: Instant,
         token: u64,
         revision: u64,
+        tallied: bool,
         from: Path,
         out: &mut Outputs,
     ) {
@@ -313,7 +289,8 @@ impl Peer {
             }
             self.ponged_elsewhere = Some(now);
         }
-        self.send_to(now, from, Some(&Control::Pong { token, revision }), 0, out);
+        let tally = self.tally().filter(|_| tallied);
+        self.send_to(now, from, Some(&Control::Pong { token, revision, tally }), 0, out);
     }
 
     /// A PONG came in.
@@ -331,7 +308,10 @@ impl Peer {
                 self.resized(before, out);
             }
         }
-        // RFC 6298: an eighth of the new sample.
+        // RFC 6298: a quarter of the new deviation, an eighth of the new sample.
+        let deviation = self.rtt.map_or(rtt / 2, |old| old.abs_diff(rtt));
+        self.jitter =
+            Some(self.jitter.map_or(deviation, |old| old.saturating_mul(3).saturating_add(deviation) / 4));
         self.rtt = Some(self.rtt.map_or(rtt, |old| old.saturating_mul(7).saturating_add(rtt) / 8));
         Ponged::Nothing
     }
@@ -396,10 +376,18 @@ impl Peer {
             self.pings.pop_front();
         }
         self.pings.push_back(Ping { token, sent: now, purpose });
+        // A challenge is to be no longer than it must be.
+        let mut tally = None;
         if purpose == Purpose::Echo {
             self.activity.note_request(now);
+            tally = self.tally();
         }
-        self.send_to(now, path, Some(&Control::Ping { token }), size, out);
+        self.send_to(now, path, Some(&Control::Ping { token, tally }), size, out);
+    }
+
+    /// What has come of what the peer sent in the session that we send in.
+    fn tally(&self) -> Option<Tally> {
+        self.current.as_ref().map(|slot| slot.opener.tally())
     }
 
     /// Seals one control record, or none, in a datagram of at least `size` bytes.
@@ -454,6 +442,7 @@ const _: () = assert!(DATA_OVERHEAD + HEADER_LEN + crate::wire::control::MAX_LEN
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Suite;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 

@@ -4,6 +4,7 @@
 //! so that a forgery changes nothing.
 
 use crate::metrics::DropReason;
+use crate::wire::control::Tally;
 
 /// Words of the ring; one more than the window needs, because the newest word is only partly used.
 const WORDS: u64 = 129;
@@ -12,6 +13,8 @@ const WORDS: u64 = 129;
 pub struct Window {
     /// One past the highest sequence number seen.
     next: u64,
+    /// How many have been taken.
+    taken: u64,
     bits: [u64; WORDS as usize],
 }
 
@@ -21,7 +24,7 @@ impl Window {
 
     /// Nothing seen yet.
     pub const fn new() -> Self {
-        Self { next: 0, bits: [0; WORDS as usize] }
+        Self { next: 0, taken: 0, bits: [0; WORDS as usize] }
     }
 
     /// May a datagram with this sequence number still be taken?
@@ -47,7 +50,13 @@ impl Window {
         if let Some(word) = self.bits.get_mut(slot(seq)) {
             *word |= bit(seq);
         }
+        self.taken = self.taken.saturating_add(1);
         Ok(newest)
+    }
+
+    /// How many there must have been, and how many have been taken.
+    pub fn tally(&self) -> Tally {
+        Tally { expected: self.next, arrived: self.taken }
     }
 
     /// Clears the words that `seq` brings into the window.
@@ -108,6 +117,18 @@ mod tests {
         for s in leap - Window::SIZE + 1..leap {
             assert_eq!(w.check(s), Ok(()), "{s}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_below_the_newest_is_tallied_until_it_comes() {
+        let mut w = Window::new();
+        for seq in [0, 1, 4] {
+            w.commit(seq).unwrap();
+        }
+        assert_eq!(w.tally(), Tally { expected: 5, arrived: 3 });
+        w.commit(3).unwrap();
+        assert!(w.commit(3).is_err());
+        assert_eq!(w.tally(), Tally { expected: 5, arrived: 4 });
     }
 
     proptest! {

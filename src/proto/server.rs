@@ -28,8 +28,9 @@ use crate::proto::budget::Budgets;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
 use crate::proto::noise::{Answerer, Seed, respond};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
-use crate::proto::peer::{Handshaken, Ponged};
+use crate::proto::peer::Ponged;
 use crate::proto::pull::{chunk, hash_of, revision_of};
+use crate::proto::slot::Handshaken;
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, Enrolment};
 use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, Resp, Type};
@@ -183,11 +184,13 @@ impl Server {
             return Err(DropReason::Unexpected);
         }
         match message {
-            Control::Ping { token } => {
+            Control::Ping { token, tally } => {
                 let revision = client.offer.as_ref().map_or(0, |o| o.revision);
-                client.peer.handle_ping(now, token, revision, from, out);
+                client.peer.handle_tally(index, tally);
+                client.peer.handle_ping(now, token, revision, tally.is_some(), from, out);
             }
-            Control::Pong { token, .. } => {
+            Control::Pong { token, tally, .. } => {
+                client.peer.handle_tally(index, tally);
                 if let Ponged::Proven(path) = client.peer.handle_pong(now, token, from, out) {
                     client.peer.moved(now, path, out);
                     out.event(id, Event::Moved(path));

@@ -19,6 +19,7 @@ use crate::proto::aead::AeadKey;
 pub use crate::proto::aead::TAG_LEN;
 use crate::proto::replay::Window;
 use crate::types::Suite;
+use crate::wire::control::Tally;
 use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader};
 
 /// How many lanes a session has each way: one for control, the others for workers. Bounds the receiver's windows.
@@ -163,6 +164,14 @@ impl Opener {
         let window = window.get_or_init(Default::default);
         let newest = window.lock().unwrap_or_else(PoisonError::into_inner).commit(seq)?;
         Ok(Opened { lane, seq, newest, plaintext })
+    }
+
+    /// What has come of what the peer sent in this session, over all lanes.
+    pub fn tally(&self) -> Tally {
+        let windows = self.windows.iter().filter_map(OnceLock::get);
+        windows
+            .map(|w| w.lock().unwrap_or_else(PoisonError::into_inner).tally())
+            .fold(Tally::default(), Tally::plus)
     }
 
     /// How much the session has carried; the receiver counts here once a batch.

@@ -25,8 +25,9 @@ use super::capture;
 use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
+use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
-use super::load;
+use super::load::{self, Memory};
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::{Ports, Wanted};
@@ -80,6 +81,8 @@ struct Session {
     pushes: Pushes,
     _sandbox: Sandbox,
     asked: Listener,
+    exporter: Exporter,
+    memory: Memory,
     /// Marked frames under way.
     proofs: Probes,
     /// Where the config comes from.
@@ -118,6 +121,8 @@ impl Session {
         let sockets = bind(workers).map_err(|e| cannot("open a UDP socket", e))?;
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address", e))?;
         let asked = Listener::open(&file.path);
+        let exporter = Exporter::open(config.common.metrics)?;
+        let memory = Memory::open();
         let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (mut plane, notices) =
             Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
@@ -143,6 +148,8 @@ impl Session {
             sleeps,
             _sandbox: sandbox,
             asked,
+            exporter,
+            memory,
             proofs: Probes::default(),
             file,
             offered: None,
@@ -182,6 +189,7 @@ impl Session {
                     }
                 }
                 asker = self.asked.next() => self.handle_asker(clock::now(), asker),
+                scrape = self.exporter.next() => self.handle_scrape(clock::now(), scrape),
                 slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
                 () = until(due) => self.handle_timeout(clock::now()),
             }
@@ -449,6 +457,14 @@ impl Session {
         }
     }
 
+    fn handle_scrape(&mut self, now: Instant, scrape: Scrape) {
+        if self.exporter.is_stale(now, &scrape) {
+            let snapshot = self.snapshot(now);
+            self.exporter.renew(now, &scrape, &snapshot);
+        }
+        self.exporter.answer(scrape);
+    }
+
     fn probes(&mut self, now: Instant, work: impl FnOnce(&mut Probes, &mut probe::Context<'_>)) {
         let Self { client, plane, ports, proofs, .. } = self;
         let mut tell = |_, message: &Control<'_>| client.tell(now, message);
@@ -465,9 +481,15 @@ impl Session {
         Snapshot {
             role: "client".to_owned(),
             peers: vec![peer],
-            nics: self.ports.snapshot(|_| self.config.server.to_string()),
+            nics: self.ports.snapshot(now, |_| self.config.server.to_string()),
             plane: self.plane.snapshot(),
-            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
+            ..snapshot::frame(
+                now,
+                self.started,
+                &self.file.path.display().to_string(),
+                self.local,
+                &self.memory,
+            )
         }
     }
 

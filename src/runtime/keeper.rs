@@ -32,6 +32,7 @@ use tokio::net::UnixStream;
 use tracing::{debug, info};
 
 use self::question::{Guarded, Question, name};
+use super::log::ASKED;
 use super::reload::Source;
 use super::script::{self, Outcome, Script, ScriptError};
 use crate::config::ScriptPolicy;
@@ -131,7 +132,7 @@ impl Keeper {
         let mut line = self.hire(Question::Script, &limit.to_ne_bytes(), Some(text.as_fd()))?;
         while let Some(said) = line.next().await? {
             match Said::parse(&said) {
-                Some(Said::Line(text)) => info!("script: {text}"),
+                Some(Said::Line(text)) => info!(target: ASKED, "script: {text}"),
                 Some(Said::Ended(outcome)) => return Ok(outcome),
                 Some(Said::Failed(why)) => return Err(ScriptError::Elsewhere(why.to_owned())),
                 None => return Err(ScriptError::Elsewhere(format!("the keeper said {said:?}"))),

@@ -1,33 +1,42 @@
-//! The log: human lines on standard error, without a time where journald adds its own.
+//! The log: fields for the journal where standard error is one, else lines for people.
+//!
+//! What others can provoke is bounded, in [`limit`]: each kind of message about each client or NIC is told a few times in
+//! ten seconds, and then how often it was not. What the operator has asked for (the answer to a reload, what a script
+//! prints) goes by the target [`ASKED`] and is always told. `debug` and `trace` are for those who look for something, and
+//! are not bounded.
 
-use std::io::{IsTerminal, stderr};
+mod limit;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write, stderr};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::reload::{Handle, Layer};
-use tracing_subscriber::{Registry, fmt, registry};
+use tracing::{Level as Severity, Metadata, Subscriber};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::{Layer, Registry, registry};
 
+use self::limit::Limit;
+pub use self::limit::{tell_hidden, tell_last_hidden};
 use crate::config::Level;
+
+/// The target of what is told however often it comes.
+pub const ASKED: &str = "tap_rs::asked";
 
 /// The level of the log that was started.
 static LEVEL: OnceLock<Handle<LevelFilter, Registry>> = OnceLock::new();
 
 /// Logs from now on. Later calls change nothing.
 pub fn start(level: Level) {
-    let (filter, handle) = Layer::new(LevelFilter::from(level));
-    let log = fmt::layer()
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .with_target(false)
-        .log_internal_errors(false);
-    // Set where standard error is a stream of the journal (systemd.exec(5)).
-    let started = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        tracing::subscriber::set_global_default(registry().with(filter).with(log.without_time()))
-    } else {
-        tracing::subscriber::set_global_default(registry().with(filter).with(log))
-    };
-    match started {
+    let (filter, handle) = reload::Layer::new(LevelFilter::from(level));
+    let log = registry().with(filter).with(Limit::shared());
+    match tracing::subscriber::set_global_default(log.with(output())) {
         Ok(()) => drop(LEVEL.set(handle)),
         Err(_) => tracing::debug!("the log was started before"),
     }
@@ -38,5 +47,86 @@ pub fn set(level: Level) {
     if let Some(handle) = LEVEL.get() {
         // It fails only where the log is no more.
         let _ = handle.reload(LevelFilter::from(level));
+    }
+}
+
+fn output<S: Subscriber + for<'a> LookupSpan<'a>>() -> Box<dyn Layer<S> + Send + Sync> {
+    if !is_journal() {
+        return Box::new(people());
+    }
+    match tracing_journald::layer() {
+        Ok(fields) => Box::new(
+            fields
+                .with_syslog_identifier("tap-rs".to_owned())
+                .with_field_prefix(Some("TAP_RS".to_owned()))
+                .with_priority_mappings(PriorityMappings {
+                    info: Priority::Informational,
+                    debug: Priority::Debug,
+                    ..PriorityMappings::default()
+                }),
+        ),
+        // A stream without its socket, as in some containers: sd-daemon(3) says what its lines may begin with.
+        Err(_) => Box::new(
+            fmt::layer()
+                .with_writer(Prefixed)
+                .with_ansi(false)
+                .with_target(false)
+                .with_level(false)
+                .without_time()
+                .log_internal_errors(false),
+        ),
+    }
+}
+
+fn people<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> + Send + Sync {
+    let colour = stderr().is_terminal() && super::status::paint::wants_colour();
+    fmt::layer().with_writer(stderr).with_ansi(colour).with_target(false).log_internal_errors(false)
+}
+
+/// Standard error is the very stream that the journal made for this service (systemd.exec(5), `$JOURNAL_STREAM`). The
+/// variable alone says little: it is inherited by what redirects its output.
+fn is_journal() -> bool {
+    let told = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let Some((device, inode)) = told.split_once(':') else { return false };
+    let stream = stderr().as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    stream.is_ok_and(|m| m.dev().to_string() == device && m.ino().to_string() == inode)
+}
+
+/// Lines with their severity in front, `<6>`.
+struct Prefixed;
+
+impl<'a> MakeWriter<'a> for Prefixed {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line(6)
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line {
+        Line(severity(*meta.level()))
+    }
+}
+
+/// One event; syslog(3)'s number for its severity.
+struct Line(u8);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // In one piece: others may write to the stream as well.
+        stderr().write_all(&[format!("<{}>", self.0).as_bytes(), line].concat())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn severity(level: Severity) -> u8 {
+    match level {
+        Severity::ERROR => 3,
+        Severity::WARN => 4,
+        Severity::INFO => 6,
+        _ => 7,
     }
 }

@@ -238,8 +238,8 @@ impl Ports {
     }
 
     /// Each NIC as it stands. `name`: what a peer is called.
-    pub fn snapshot(&self, name: impl Fn(PeerId) -> String) -> Vec<model::Nic> {
-        self.ports.iter().map(|port| port.snapshot(name(port.wanted.peer))).collect()
+    pub fn snapshot(&self, now: Instant, name: impl Fn(PeerId) -> String) -> Vec<model::Nic> {
+        self.ports.iter().map(|port| port.snapshot(now, name(port.wanted.peer))).collect()
     }
 
     /// Logs what was dropped on each NIC.

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 pub use self::client::client_difference;
 pub use self::command::{Told, command, print, reload_named};
 pub use self::server::server_difference;
+use super::log::ASKED;
 use crate::config::{self, Common, Config, Overrides};
 
 /// Where a config comes from, again at each reload.
@@ -69,13 +70,13 @@ impl Reloaded {
     /// Puts it into the log, before it is done.
     pub fn log(&self) {
         for warning in &self.warnings {
-            warn!("{warning}");
+            warn!(target: ASKED, "{warning}");
         }
         for change in &self.changes {
-            info!("reload: {change}");
+            info!(target: ASKED, "reload: {change}");
         }
         for key in &self.restart {
-            warn!("a changed {key} takes effect when tap-rs is restarted");
+            warn!(target: ASKED, "a changed {key} takes effect when tap-rs is restarted");
         }
     }
 
@@ -97,6 +98,9 @@ fn common_difference(told: &mut Reloaded, old: &Common, new: &Common) {
     let seconds = |t: &std::time::Duration| format!("{} s", t.as_secs());
     told.key("timeout", &old.dead_peer, &new.dead_peer, seconds);
     told.key("offload", &old.offload, &new.offload, |o| format!("{o:?}").to_lowercase());
+    if old.metrics != new.metrics {
+        told.restart.push("metrics".to_owned());
+    }
     if old.workers != new.workers {
         told.restart.push("workers".to_owned());
     }

@@ -22,7 +22,9 @@ use super::capture;
 use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
+use super::exporter::{Exporter, Scrape};
 use super::keeper::Keeper;
+use super::load::Memory;
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
@@ -76,6 +78,8 @@ struct Host {
     paths: BTreeMap<PeerId, SocketAddr>,
     advice: Advice,
     asked: Listener,
+    exporter: Exporter,
+    memory: Memory,
     /// Marked frames under way.
     proofs: Probes,
     started: Instant,
@@ -90,6 +94,8 @@ struct Host {
 struct Heard {
     report: Option<(Instant, Report)>,
     push: Option<model::Push>,
+    /// What the log has of that in this run of the client.
+    logged: Option<model::Push>,
 }
 
 impl Host {
@@ -105,6 +111,8 @@ impl Host {
         let sockets = plane::bind(config.bind, workers).map_err(|e| bind_failed(config.bind, &e))?;
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);
+        let exporter = Exporter::open(config.common.metrics)?;
+        let memory = Memory::open();
         let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (plane, notices) =
             Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
@@ -127,6 +135,8 @@ impl Host {
             paths: BTreeMap::new(),
             advice: Advice::default(),
             asked,
+            exporter,
+            memory,
             proofs: Probes::default(),
             started: now,
             heard: BTreeMap::new(),
@@ -165,6 +175,7 @@ impl Host {
                     self.ports.handle_links(clock::now(), &mut self.plane, Some(&netns), &events);
                 }
                 asker = self.asked.next() => self.handle_asker(clock::now(), asker),
+                scrape = self.exporter.next() => self.handle_scrape(clock::now(), scrape),
                 slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
                 () = until(due) => {
                     let now = clock::now();
@@ -207,6 +218,7 @@ impl Host {
         match event {
             Event::Established { suite, path, first } => {
                 if first {
+                    self.heard.entry(peer).or_default().logged = None;
                     info!(%client, endpoint = %path.remote, suite = suite.noise_name(), "session established");
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
@@ -234,6 +246,12 @@ impl Host {
             }
             Event::Status { revision, state, code } => {
                 let push = snapshot::push(revision, state, code);
+                let heard = self.heard.entry(peer).or_default();
+                heard.push = Some(push.clone());
+                // A client repeats it until it has heard that we have.
+                if heard.logged.replace(push.clone()).as_ref() == Some(&push) {
+                    return;
+                }
                 let revision = &push.revision;
                 match state {
                     PushState::Applied => info!(%client, revision, "the client follows its config"),
@@ -242,7 +260,6 @@ impl Host {
                         warn!(%client, revision, state, code, "the client refuses its config; its own log says why");
                     }
                 }
-                self.heard.entry(peer).or_default().push = Some(push);
             }
             Event::Report(report) => {
                 log_report(client, &report);
@@ -289,6 +306,14 @@ impl Host {
         }
     }
 
+    fn handle_scrape(&mut self, now: Instant, scrape: Scrape) {
+        if self.exporter.is_stale(now, &scrape) {
+            let snapshot = self.snapshot(now);
+            self.exporter.renew(now, &scrape, &snapshot);
+        }
+        self.exporter.answer(scrape);
+    }
+
     fn probes(&mut self, now: Instant, work: impl FnOnce(&mut Probes, &mut probe::Context<'_>)) {
         let Self { server, plane, ports, proofs, .. } = self;
         let mut tell = |id, message: &Control<'_>| server.tell(now, id, message);
@@ -312,9 +337,15 @@ impl Host {
         Snapshot {
             role: "server".to_owned(),
             peers: self.roster.names().map(peer).collect(),
-            nics: self.ports.snapshot(|id| self.roster.name(id).to_owned()),
+            nics: self.ports.snapshot(now, |id| self.roster.name(id).to_owned()),
             plane: self.plane.snapshot(),
-            ..snapshot::frame(now, self.started, &self.file.path.display().to_string(), self.local)
+            ..snapshot::frame(
+                now,
+                self.started,
+                &self.file.path.display().to_string(),
+                self.local,
+                &self.memory,
+            )
         }
     }
 

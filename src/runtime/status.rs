@@ -5,6 +5,7 @@
 
 mod command;
 pub mod model;
+pub mod paint;
 pub mod snapshot;
 mod text;
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! kind u8, then, little-endian:
-//! 1 PING    token u64                              answered by PONG, wherever it came from; what follows is ignored
-//! 2 PONG    token u64 | revision u64               the revision that the sender offers; 0: none
+//! 1 PING    token u64 [| tally]                    answered by PONG, wherever it came from; what follows is ignored
+//! 2 PONG    token u64 | revision u64 [| tally]     the revision that the sender offers; 0: none
 //! 3 OFFER   revision u64 | length u32 | sha256 32
 //! 4 GET     revision u64 | offset u32              revision 0: send the OFFER
 //! 5 CHUNK   revision u64 | offset u32 | bytes      CHUNK_LEN of them, fewer at the end
@@ -14,8 +14,11 @@
 //! 10 ENROLLED state u8
 //! 11 PROBE  token u64 | nic u16                   a marked frame is about to come; answered by PROBED
 //! 12 PROBED token u64 | nic u16 | progress u8 | mtu u16 | there u32 | back u32 | text
+//!
+//! tally     expected u64 | arrived u64             of the session that the message is sent in
 //! ```
 //!
+//! A PONG has a tally only where its PING had one, so that nobody gets what it does not know.
 //! Every message may be lost, repeated or reordered. None needs state at the side that answers, but for PROBE, which is
 //! remembered for a few seconds.
 
@@ -86,6 +89,25 @@ pub struct NicReport {
     pub downlink: (u64, u64),
 }
 
+/// What has come of what was sent, one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Datagrams that were sent, as far as the sequence numbers of those that arrived say.
+    pub expected: u64,
+    /// Datagrams of those that arrived.
+    pub arrived: u64,
+}
+
+impl Tally {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            expected: self.expected.saturating_add(other.expected),
+            arrived: self.arrived.saturating_add(other.arrived),
+        }
+    }
+}
+
 /// How the client box is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -106,6 +128,8 @@ pub enum Control<'a> {
     Ping {
         /// Comes back in the PONG.
         token: u64,
+        /// What the sender has received, where it says so; the PONG is then to say the same of the other way.
+        tally: Option<Tally>,
     },
     /// The answer.
     Pong {
@@ -113,6 +137,8 @@ pub enum Control<'a> {
         token: u64,
         /// What the sender offers; 0 where it offers nothing.
         revision: u64,
+        /// What the sender has received, where it was told the same.
+        tally: Option<Tally>,
     },
     /// What there is to pull.
     Offer {
@@ -180,14 +206,16 @@ impl<'a> Control<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         match self {
-            Self::Ping { token } => {
+            Self::Ping { token, tally } => {
                 out.push(1);
                 out.extend(token.to_le_bytes());
+                put_tally(&mut out, *tally);
             }
-            Self::Pong { token, revision } => {
+            Self::Pong { token, revision, tally } => {
                 out.push(2);
                 out.extend(token.to_le_bytes());
                 out.extend(revision.to_le_bytes());
+                put_tally(&mut out, *tally);
             }
             Self::Offer { revision, length, hash } => {
                 out.push(3);
@@ -240,8 +268,8 @@ impl<'a> Control<'a> {
     fn read(body: &'a [u8]) -> Option<Self> {
         let mut r = Reader(body);
         let message = match r.u8()? {
-            1 => return Some(Self::Ping { token: r.u64()? }),
-            2 => Self::Pong { token: r.u64()?, revision: r.u64()? },
+            1 => return Some(Self::Ping { token: r.u64()?, tally: r.tally() }),
+            2 => Self::Pong { token: r.u64()?, revision: r.u64()?, tally: r.tally() },
             3 => Self::Offer { revision: r.u64()?, length: r.u32()?, hash: r.array()? },
             4 => Self::Get { revision: r.u64()?, offset: r.u32()? },
             5 => {
@@ -272,6 +300,12 @@ impl<'a> Control<'a> {
             _ => return None,
         };
         r.0.is_empty().then_some(message)
+    }
+}
+
+fn put_tally(out: &mut Vec<u8>, tally: Option<Tally>) {
+    for n in tally.iter().flat_map(|t| [t.expected, t.arrived]) {
+        out.extend(n.to_le_bytes());
     }
 }
 
@@ -344,6 +378,12 @@ impl<'a> Reader<'a> {
     pub(crate) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
+
+    /// A tally, where there is a whole one; else nothing is taken.
+    fn tally(&mut self) -> Option<Tally> {
+        let [expected, arrived]: [[u8; 8]; 2] = self.array::<16>()?.as_chunks().0.try_into().ok()?;
+        Some(Tally { expected: u64::from_le_bytes(expected), arrived: u64::from_le_bytes(arrived) })
+    }
 }
 
 #[cfg(test)]
@@ -357,8 +397,8 @@ mod tests {
         let nic = NicReport { nic: 3, uplink: (1, 2), downlink: (3, 4) };
         let report = Report { load: 150, uptime: 9, memory: (10, 5), nics: vec![nic; REPORT_NICS] };
         let all = [
-            Control::Ping { token: 1 },
-            Control::Pong { token: 2, revision: 3 },
+            Control::Ping { token: 1, tally: None },
+            Control::Pong { token: 2, revision: 3, tally: None },
             Control::Offer { revision: 4, length: 5, hash: [6; 32] },
             Control::Get { revision: 7, offset: 8 },
             Control::Chunk { revision: 9, offset: 10, bytes: &bytes },
@@ -409,6 +449,26 @@ mod tests {
         one_more[25] += 1;
         one_more.extend([0; 34]);
         assert_eq!(Control::decode(&one_more), Err(DropReason::BadControl));
+    }
+
+    #[test]
+    fn a_tally_is_taken_whole_or_not_at_all() {
+        let tally = Some(Tally { expected: 9, arrived: 7 });
+        let ping = Control::Ping { token: 1, tally };
+        let bytes = ping.encode();
+        assert_eq!((bytes.len(), Control::decode(&bytes)), (25, Ok(ping)));
+        for n in 9..25 {
+            assert_eq!(Control::decode(&bytes[..n]), Ok(Control::Ping { token: 1, tally: None }), "{n}");
+        }
+        let pong = Control::Pong { token: 1, revision: 2, tally };
+        let bytes = pong.encode();
+        assert_eq!((bytes.len(), Control::decode(&bytes)), (33, Ok(pong)));
+        let known = Ok(Control::Pong { token: 1, revision: 2, tally: None });
+        assert_eq!(Control::decode(&bytes[..17]), known);
+        for n in (0..17).chain(18..33) {
+            assert!(Control::decode(&bytes[..n]).is_err(), "{n}");
+        }
+        assert!(Control::decode(&[&bytes[..], &[0]].concat()).is_err());
     }
 
     proptest! {

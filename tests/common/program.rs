@@ -139,6 +139,14 @@ impl Program {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Time of a processor that it has used, to the hundredth of a second.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
     /// Resident memory in kB, now.
     pub fn rss_kb(&self) -> u64 {
         self.status_kb("VmRSS:")

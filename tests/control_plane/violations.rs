@@ -16,7 +16,7 @@ use super::{ms, secs};
 
 /// Messages that are none, or none whole.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
-    let pong = Control::Pong { token: 1, revision: 2 }.encode();
+    let pong = Control::Pong { token: 1, revision: 2, tally: None }.encode();
     let chunk = Control::Chunk { revision: 1, offset: 0, bytes: &[0; CHUNK_LEN] }.encode();
     let status = Control::Status { revision: 1, state: PushState::Applied, code: 0 }.encode();
     let mut report = Control::Report(Report::default()).encode();

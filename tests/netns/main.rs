@@ -16,6 +16,8 @@ mod faults;
 mod forward;
 mod identity;
 mod keeper;
+mod log;
+mod metrics;
 mod mistakes;
 mod namespace;
 mod newcomer;

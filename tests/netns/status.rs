@@ -71,6 +71,34 @@ fn handshakes_of_unknown_clients_are_counted() {
 }
 
 #[test]
+fn both_sides_know_what_is_lost_each_way() {
+    needs_root!();
+    let lab = Lab::new();
+    let (server, client) = lab.up_plain();
+    let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
+    site.lan.ping(nic.ip);
+    lab.server.exec(&["nft", "add table inet lossy"]);
+    lab.server.exec(&["nft", "add chain inet lossy in { type filter hook input priority 0; }"]);
+    lab.server.exec(&["nft", "add rule inet lossy in udp dport 1234 numgen inc mod 5 == 0 drop"]);
+    // Answers to these are not waited for; one datagram each.
+    let _ = site.lan.try_exec(&["ping", "-q", "-c", "300", "-i", "0.002", "-W", "1", &nic.ip.to_string()]);
+
+    let lost = |v: &Value, way: &str| v["peers"][0][way]["recent_percent"].as_f64().unwrap_or(0.0);
+    let s = status(&lab, &server, |v| lost(v, "loss_in") > 10.0);
+    assert_eq!(lost(&s, "loss_out"), 0.0, "{s:#}");
+    let c = status(&lab, &client, |v| lost(v, "loss_out") > 10.0);
+    assert_eq!(lost(&c, "loss_in"), 0.0, "{c:#}");
+    for (told, way) in [(&s, "loss_in"), (&c, "loss_out")] {
+        let loss = &told["peers"][0][way];
+        assert!(loss["expected"].as_u64() > loss["arrived"].as_u64(), "{loss:#}");
+        assert!(lost(told, way) < 30.0, "{loss:#}");
+    }
+    let peer = &c["peers"][0];
+    assert!(peer["jitter_us"].is_number() && c["memory_kb"].as_u64().unwrap() > 100, "{c:#}");
+    assert!(c["nics"][0]["uplink"]["last_s"].as_u64().unwrap() < 60, "{c:#}");
+}
+
+#[test]
 fn what_is_dropped_is_told_with_its_reason() {
     needs_root!();
     let lab = Lab::new();
@@ -126,4 +154,58 @@ fn what_is_no_request_is_refused_in_one_sentence() {
         assert!(ask(bad).contains("does not understand") || bad.len() > 1 << 16, "{bad}");
     }
     status(&lab, &server, |v| v["role"] == "server");
+}
+
+/// Fifty clients with ten NICs each, none of them there.
+fn large(lab: &Lab) -> String {
+    let mut text = "run_mode = \"server\"\nprivate_key = \"server.key\"\nmetrics = 9095\n[server]\n\
+                    bind_addr = \"0.0.0.0:1234\"\n"
+        .to_owned();
+    for client in 0..50 {
+        let key = tap_rs::keys::PrivateKey::generate(&mut rand::rng()).public();
+        text += &format!("[[clients]]\nname = \"site{client}\"\npublic_key = \"{key}\"\n");
+        for nic in 0..10 {
+            text += &format!(
+                "[[clients.nics]]\nifname = \"t{client}x{nic}\"\nip = \"10.{client}.{nic}.1/24\"\n\
+                 mac = \"02:00:00:00:{client:02x}:{nic:02x}\"\n"
+            );
+        }
+    }
+    lab.write("large.toml", text).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn fifty_clients_and_five_hundred_nics_stay_readable_and_cheap() {
+    needs_root!();
+    let lab = Lab::new();
+    let server = Program::start(&lab.server, &["-c", &large(&lab)]);
+    server.wait_for_log(&["server started"], SOON * 6);
+    let name = format!("{}", server.pid());
+    let asked = || lab.server.exec(&[TAP_RS, "status"]);
+    let text = asked();
+    let own: String = text.split(&format!("(pid {name})")).nth(1).unwrap().to_owned();
+    assert!(own.lines().all(|line| line.chars().count() <= 80), "{own}");
+    assert!(own.contains("t49x9") && own.lines().take_while(|l| !l.contains("(pid ")).count() < 700, "{own}");
+
+    // Each look is one answer a second for whoever watches: a hundredth of a core is 10 ms.
+    let cost = |look: &dyn Fn(), times: u32| {
+        let before = server.cpu();
+        (0..times).for_each(|_| look());
+        (server.cpu() - before) / times
+    };
+    let socket = cost(&|| drop(asked()), 30);
+    let scrape = cost(
+        &|| {
+            let curl =
+                "exec 3<>/dev/tcp/127.0.0.1/9095; printf 'GET /metrics HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3";
+            let text = lab.server.exec(&["bash", "-c", curl]);
+            assert!(text.contains("nic=\"t49x9\""));
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        },
+        10,
+    );
+    println!("a look costs the server {socket:?}, a scrape {scrape:?}");
+    // Without optimization the same takes some ten times as long.
+    let most = std::time::Duration::from_millis(if cfg!(debug_assertions) { 100 } else { 10 });
+    assert!(socket < most && scrape < most, "{socket:?}, {scrape:?}");
 }

@@ -182,6 +182,16 @@ fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
     }))?;
     stream.write_all(&line(request)?)?;
     let mut document = Vec::new();
-    stream.take(MOST).read_to_end(&mut document)?;
+    stream.take(MOST).read_to_end(&mut document).map_err(late)?;
     if document.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(document) }
+}
+
+/// In words: a socket says of its time limit only that it would have to wait.
+fn late(e: io::Error) -> io::Error {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("nothing came in {} s", PATIENCE.as_secs()))
+        }
+        _ => e,
+    }
 }

@@ -76,9 +76,13 @@ impl Port {
         }
     }
 
-    pub(super) fn snapshot(&self, peer: String) -> model::Nic {
+    pub(super) fn snapshot(&self, now: Instant, peer: String) -> model::Nic {
         let (spec, c) = (&self.wanted.request.spec, &self.counters);
-        let flow = |f: &Flow| model::Flow { frames: f.frames.load(Relaxed), bytes: f.bytes.load(Relaxed) };
+        let flow = |f: &Flow| model::Flow {
+            frames: f.frames.load(Relaxed),
+            bytes: f.bytes.load(Relaxed),
+            last_s: f.idle(now).map(|idle| idle.as_secs()),
+        };
         let server = self.wanted.request.side == Side::Server;
         let state = match self.nic() {
             None => "gone",

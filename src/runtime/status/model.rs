@@ -19,6 +19,9 @@ pub struct Snapshot {
     pub uptime_s: u64,
     /// The socket's own address.
     pub local: String,
+    /// Resident memory of the process that carries frames, in kilobytes; 0 where that is not known.
+    #[serde(default)]
+    pub memory_kb: u64,
     /// On a client its server; on a server its clients.
     pub peers: Vec<Peer>,
     /// Every NIC.
@@ -49,6 +52,15 @@ pub struct Peer {
     /// Smoothed round-trip time in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
+    /// How far round-trip times are from that, smoothed, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_us: Option<u64>,
+    /// What has been lost of what it sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_in: Option<Loss>,
+    /// What has been lost of what was sent to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_out: Option<Loss>,
     /// The longest datagram that its path is known to carry, in bytes of UDP payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datagram_bytes: Option<u16>,
@@ -62,6 +74,18 @@ pub struct Peer {
     /// What became of the last push.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub push: Option<Push>,
+}
+
+/// What has come of the datagrams of one way, over all sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Datagrams that were sent, as far as the sequence numbers of those that arrived say.
+    pub expected: u64,
+    /// Datagrams of those that arrived.
+    pub arrived: u64,
+    /// Hundredths of those expected that did not arrive, in this session and the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recent_percent: Option<f64>,
 }
 
 /// Datagrams and their bytes.
@@ -145,6 +169,9 @@ pub struct Flow {
     pub frames: u64,
     /// Bytes, Ethernet headers included.
     pub bytes: u64,
+    /// Seconds since the last one passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_s: Option<u64>,
 }
 
 /// What the workers have done.
