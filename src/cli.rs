@@ -1,14 +1,16 @@
-//! The command line: types only.
+//! The command line. The tiny flavour has one of its own, `cli/tiny.rs`, with the same names for what it has.
+
+mod overrides;
 
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Level, NicArg, Overrides, Role, ServerAddr, Span};
+use crate::config::{Level, NicArg, ServerAddr, Span};
 use crate::types::NicName;
 
-/// The config file of the original, used where none is named.
-pub const DEFAULT_CONFIG: &str = "default_config.toml";
+pub use overrides::{DEFAULT_CONFIG, Refusal};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,6 +66,16 @@ pub enum Command {
     Server(FileArgs),
     /// Check a config, its keys and scripts; say what is wrong, and where
     Check(ClientArgs),
+    /// What only the full flavour has.
+    #[command(flatten)]
+    More(More),
+}
+
+/// What only the full flavour does.
+#[derive(Debug, Subcommand)]
+pub enum More {
+    /// Take down what a killed tap-rs has left up (as root, when it no longer runs)
+    Down(FileArgs),
     /// Write a matching pair of configs, with keys; asks for what is not given
     Init(InitArgs),
     /// Let a new box become a client: prints a string for `tap-rs join` there
@@ -283,7 +295,7 @@ pub enum ClientsCommand {
 /// A config file, and what may be said over it on either side.
 #[derive(Args, Clone, Debug)]
 pub struct FileArgs {
-    /// The config file [default: default_config.toml, if there is one]
+    /// The config file; NAME alone is /etc/tap-rs/NAME.toml [default: default_config.toml, if there is one]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -312,18 +324,29 @@ pub struct ClientArgs {
     pub psk: Option<PathBuf>,
 }
 
-impl FileArgs {
-    /// What these say over the file of a server.
-    pub fn overrides(&self, role: Option<Role>) -> Overrides {
-        Overrides { role, log: self.log, private_key: self.private_key.clone(), ..Overrides::default() }
+impl Cli {
+    /// The command line of this process.
+    ///
+    /// # Errors
+    /// There is nothing to do but to say something.
+    pub fn of_process() -> Result<Self, Refusal> {
+        Self::try_parse().map_err(|e| explain(&e))
     }
 }
 
-impl ClientArgs {
-    /// What these say over the file.
-    pub fn overrides(&self, role: Option<Role>) -> Overrides {
-        Overrides { server_key: self.server_key.clone(), psk: self.psk.clone(), ..self.file.overrides(role) }
+/// Help and version as clap has them; a mistake as one line.
+fn explain(e: &clap::Error) -> Refusal {
+    let text = e.render().to_string();
+    if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Refusal::Asked(text);
     }
+    let paragraphs = text.split("\n\n").take_while(|p| !p.starts_with("Usage:"));
+    let sentences: Vec<String> = paragraphs
+        .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))
+        .map(|p| p.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned())
+        .filter(|p| !p.starts_with("For more information"))
+        .collect();
+    Refusal::Senseless(format!("{}; see `tap-rs --help`", sentences.join("; ")))
 }
 
 #[cfg(test)]

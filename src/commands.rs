@@ -4,7 +4,9 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+#[cfg(feature = "full")]
 pub mod ask;
+#[cfg(feature = "full")]
 pub mod init;
 
 use std::fs::File;
@@ -97,15 +99,26 @@ pub fn check(args: &FileArgs, overrides: &Overrides) -> Result<(), Failure> {
     })
 }
 
+/// Where the configs are that go by a name alone (FHS 3.0, 3.7).
+pub const CONFIGS: &str = "/etc/tap-rs";
+
 /// The config file that was named, or else the original's default where it exists.
 pub fn config_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
     match named {
+        Some(name) if is_bare(name) && !name.exists() => {
+            Ok(Path::new(CONFIGS).join(name).with_extension("toml"))
+        }
         Some(path) => Ok(path.to_owned()),
         None if Path::new(DEFAULT_CONFIG).exists() => Ok(PathBuf::from(DEFAULT_CONFIG)),
         None => {
             Err(Failure::Usage("no config file; name one with `-c FILE`, or see `tap-rs --help`".to_owned()))
         }
     }
+}
+
+/// A name without folder and ending.
+fn is_bare(name: &Path) -> bool {
+    !name.as_os_str().as_encoded_bytes().iter().any(|byte| b"/.".contains(byte))
 }
 
 fn client_summary(path: &Path, c: &ClientConfig) -> String {

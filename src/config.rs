@@ -16,6 +16,7 @@ mod check;
 mod client;
 mod common;
 pub mod edit;
+mod hooks;
 mod invite;
 mod moment;
 mod nic;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 pub use address::{Host, ServerAddr};
 pub use client::{ClientConfig, ClientNic, Limits, NICS_MAX, NicSource, ScriptPolicy, SuiteChoice};
 pub use common::{Common, Daemon, Level};
+pub use hooks::{Hook, Hooks, may_run};
 pub use invite::InviteString;
 pub use moment::Moment;
 pub use nic::ADDRS_MAX;
@@ -73,6 +75,8 @@ pub struct Overrides {
     pub log: Option<Level>,
     /// Instead of `private_key`.
     pub private_key: Option<PathBuf>,
+    /// The private key where the file names none: one that the service manager hands over.
+    pub credential: Option<PathBuf>,
     /// Instead of the client's `[server] public_key`: base64 or a path.
     pub server_key: Option<String>,
     /// Instead of the client's `psk`.

@@ -8,6 +8,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod file;
+pub mod x25519;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -17,7 +18,6 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rand::CryptoRng;
-use x25519_dalek::{PublicKey as Point, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use file::shell_word;
@@ -57,7 +57,7 @@ impl PrivateKey {
 
     /// The public key that belongs to it.
     pub fn public(&self) -> PublicKey {
-        PublicKey(Point::from(&StaticSecret::from(self.0)).to_bytes())
+        PublicKey(x25519::public_key(&self.0))
     }
 
     /// The secret itself.
@@ -161,8 +161,7 @@ impl TryFrom<[u8; KEY_LEN]> for PublicKey {
     /// Refuses the points that give an all-zero shared secret with any private key (RFC 7748, section 6.1).
     fn try_from(bytes: [u8; KEY_LEN]) -> Result<Self, KeyError> {
         // Clamping makes every scalar a multiple of 8, so any scalar exposes every point of low order.
-        let probe = StaticSecret::from([0x55; KEY_LEN]);
-        if !probe.diffie_hellman(&Point::from(bytes)).was_contributory() {
+        if x25519::shared_secret(&[0x55; KEY_LEN], &bytes).is_none() {
             return refuse(
                 "this public key is one of the few that protect nothing; take the one that `tap-rs keygen` printed",
             );

@@ -41,6 +41,10 @@
 //!   by which the two ends name a session. *lane*: the right to seal under a session with one range of counters.
 //! - *path*: a remote address, and the local one that it is spoken to from.
 
+#[cfg(feature = "full")]
+pub mod cli;
+#[cfg(not(feature = "full"))]
+#[path = "cli/tiny.rs"]
 pub mod cli;
 pub mod commands;
 pub mod config;

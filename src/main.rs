@@ -3,21 +3,28 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::error::ErrorKind;
-use tap_rs::cli::{Cli, Command, FileArgs};
+#[cfg(feature = "full")]
+use tap_rs::cli::More;
+use tap_rs::cli::{Cli, Command, FileArgs, Refusal};
 use tap_rs::commands::{self, Failure};
 use tap_rs::config::{Overrides, Role};
-use tap_rs::runtime::{self, capture, clients, demo, doctor, join, reload, status, top};
+use tap_rs::runtime;
+#[cfg(feature = "full")]
+use tap_rs::runtime::{capture, clients, demo, doctor, down, join, reload, status, top};
 use tap_rs::sys::wipe::Wiping;
 
 #[global_allocator]
 static ALLOCATOR: Wiping = Wiping;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of_process() {
         Ok(cli) => cli,
-        Err(e) => return explain(&e),
+        Err(Refusal::Asked(text)) => {
+            // A closed pipe is no failure of ours: whoever asked for help has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(Refusal::Senseless(why)) => return say(&format!("tap-rs: {why}"), 2),
     };
     match run(cli) {
         Ok(code) => code,
@@ -33,21 +40,34 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Check(args)) => commands::check(&args.file, &args.overrides(None))?,
         Some(Command::Client(args)) => return start(&args.file, &args.overrides(Some(Role::Client))),
         Some(Command::Server(args)) => return start(&args, &args.overrides(Some(Role::Server))),
-        Some(Command::Init(args)) => commands::init::init(&args)?,
-        Some(Command::Invite(args)) => clients::invite(&args)?,
-        Some(Command::Join(args)) => join::command(&args)?,
-        Some(Command::Clients(args)) => clients::command(&args)?,
-        Some(Command::Reload(args)) => reload::command(&args)?,
-        Some(Command::Status(args)) => status::command(&args)?,
-        Some(Command::Top(args)) => top::command(&args)?,
-        Some(Command::Doctor(args)) => return doctor::command(&args).map(ExitCode::from),
-        Some(Command::Capture(args)) => capture::command(&args)?,
-        Some(Command::Demo) => return Ok(show()),
+        #[cfg(feature = "full")]
+        Some(Command::More(more)) => return run_more(more),
         None => return start(&cli.run.file, &cli.run.overrides(None)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
+#[cfg(feature = "full")]
+fn run_more(more: More) -> Result<ExitCode, Failure> {
+    match more {
+        More::Init(args) => commands::init::init(&args)?,
+        More::Invite(args) => clients::invite(&args)?,
+        More::Join(args) => join::command(&args)?,
+        More::Clients(args) => clients::command(&args)?,
+        More::Reload(args) => reload::command(&args)?,
+        More::Down(args) => {
+            down::command(&commands::config_path(args.config.as_deref())?, &args.overrides(None))?;
+        }
+        More::Status(args) => status::command(&args)?,
+        More::Top(args) => top::command(&args)?,
+        More::Doctor(args) => return doctor::command(&args).map(ExitCode::from),
+        More::Capture(args) => capture::command(&args)?,
+        More::Demo => return Ok(show()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "full")]
 fn show() -> ExitCode {
     match demo::run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,23 +87,6 @@ fn fail(failure: &Failure) -> ExitCode {
         Failure::Usage(message) => say(&format!("tap-rs: {message}"), 2),
         Failure::Refused(message) => say(message, 1),
     }
-}
-
-/// Help and version as clap prints them; a mistake as one line.
-fn explain(e: &clap::Error) -> ExitCode {
-    if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        // A closed pipe is no failure of ours: whoever asked for help has read enough.
-        let _ = e.print();
-        return ExitCode::SUCCESS;
-    }
-    let text = e.render().to_string();
-    let paragraphs = text.split("\n\n").take_while(|p| !p.starts_with("Usage:"));
-    let sentences: Vec<String> = paragraphs
-        .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))
-        .map(|p| p.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned())
-        .filter(|p| !p.starts_with("For more information"))
-        .collect();
-    say(&format!("tap-rs: {}; see `tap-rs --help`", sentences.join("; ")), 2)
 }
 
 fn say(line: &str, code: u8) -> ExitCode {

@@ -50,6 +50,8 @@ drop_reasons! {
     Unexpected = "unexpected",
     /// A valid handshake with a static key that is not in the allow-list.
     UnknownKey = "unknown_key",
+    /// A listed client that has not been let in, or not yet.
+    Unverified = "unverified",
     /// Over the rate that handshakes from one source, or offers and enrolments from one peer, may come at.
     RateLimited = "rate_limited",
     /// The bounded queue to the control plane was full.

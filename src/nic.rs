@@ -238,6 +238,29 @@ pub fn abandon(traces: &Traces, process: u32) -> Result<Option<String>, NicError
     Ok(Some(format!("{} is set down", link.name)))
 }
 
+/// Removes every macvtap here whose maker is gone: it was killed, and so was whoever should have cleaned up. Gives a
+/// sentence about each.
+pub fn sweep() -> Result<Vec<String>, NicError> {
+    let mut netlink = Netlink::open().map_err(NicError::Netlink)?;
+    let mut done = Vec::new();
+    for link in netlink.links()? {
+        if macvtap::maker(&link).is_some_and(|process| !is_like_us(process)) {
+            netlink.delete_link(&link)?;
+            done.push(format!("{} is removed", link.name));
+        }
+    }
+    Ok(done)
+}
+
+/// Sets an interface down that no running process of ours has made: `None` where it is down or not there.
+pub fn set_down(name: &NicName) -> Result<Option<String>, NicError> {
+    let mut netlink = Netlink::open().map_err(NicError::Netlink)?;
+    let link = netlink.link(name)?.filter(|link| link.is_up() && macvtap::maker(link).is_none());
+    let Some(link) = link else { return Ok(None) };
+    netlink.set_up(&link, false)?;
+    Ok(Some(format!("{name} is set down")))
+}
+
 /// An interface of this number is there and goes with the last descriptor on it, as a tap does.
 pub fn is_passing(index: u32) -> io::Result<bool> {
     let link = Netlink::open()?.link(index).map_err(|e| io::Error::other(e.to_string()))?;

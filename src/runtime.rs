@@ -23,20 +23,32 @@
     )
 )]
 
+#[cfg(feature = "full")]
 pub mod capture;
 mod client;
+#[cfg(feature = "full")]
 pub mod clients;
 mod control;
 pub mod control_socket;
 mod daemon;
+#[cfg(feature = "full")]
 pub mod demo;
+#[cfg(feature = "full")]
 pub mod doctor;
+#[cfg(feature = "full")]
+pub mod down;
+#[cfg_attr(not(feature = "full"), path = "runtime/exporter/none.rs")]
 pub mod exporter;
+pub mod hooks;
+#[cfg(feature = "full")]
 pub mod join;
 pub mod keeper;
 mod load;
+#[cfg_attr(not(feature = "full"), path = "runtime/log/tiny.rs")]
 mod log;
+mod notify;
 mod path;
+#[cfg(feature = "full")]
 pub mod ping;
 mod plane;
 mod ports;
@@ -46,13 +58,15 @@ pub mod sandbox;
 pub mod script;
 mod server;
 pub mod status;
+#[cfg(feature = "full")]
 pub mod top;
 
 use std::path::Path;
 use std::rc::Rc;
 
+use self::hooks::Words;
 use crate::commands::Failure;
-use crate::config::{self, Config, Level, Overrides, ScriptPolicy};
+use crate::config::{self, Config, Hook, Level, Overrides, ScriptPolicy};
 use crate::sys::limits;
 use crate::types::NetnsName;
 
@@ -69,12 +83,20 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     };
     let common = config.common().clone();
     // Before anything starts a thread.
-    let mut daemon = common.daemon.as_ref().map(daemon::Background::enter).transpose()?;
+    let supervised = notify::is_expected();
+    let background = common.daemon.as_ref().filter(|_| !supervised);
+    let mut daemon = background.map(daemon::Background::enter).transpose()?;
     log::start(common.log);
+    if supervised && common.daemon.is_some() {
+        tracing::warn!(
+            "is_daemon is passed over: the supervisor that started this waits for it in the foreground"
+        );
+    }
     for warning in warnings {
         tracing::warn!(target: log::ASKED, "{warning}");
     }
-    let keeper = keeper::start(rules(&config, &file))
+    let words = Words::of(&config, &file.path);
+    let keeper = keeper::start(rules(&config, &file, &words, daemon.is_some()))
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
     sandbox::keep_secrets();
@@ -88,8 +110,8 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let ended = runtime.block_on(async {
         tokio::spawn(log::tell_hidden());
         match config {
-            Config::Client(config) => client::run(config, file, keeper, &mut daemon).await,
-            Config::Server(config) => server::run(config, file, keeper, &mut daemon).await,
+            Config::Client(config) => client::run(config, file, words, keeper, &mut daemon).await,
+            Config::Server(config) => server::run(config, file, words, keeper, &mut daemon).await,
         }
     });
     log::tell_last_hidden();
@@ -105,9 +127,16 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
 }
 
 /// What the keeper goes by.
-fn rules(config: &Config, file: &reload::Source) -> keeper::Rules {
-    let pid = config.common().daemon.as_ref().map(|d| d.pid.clone());
-    keeper::Rules { script: script_policy(config), netns: netns(config), config: file.clone(), pid }
+fn rules(config: &Config, file: &reload::Source, words: &Words, in_background: bool) -> keeper::Rules {
+    let daemon = config.common().daemon.as_ref().filter(|_| in_background);
+    keeper::Rules {
+        script: script_policy(config),
+        netns: netns(config),
+        hooks: config.common().hooks.clone(),
+        words: words.clone().with("EVENT", Hook::Down),
+        config: file.clone(),
+        pid: daemon.map(|d| d.pid.clone()),
+    }
 }
 
 /// Which scripts may run on this side.

@@ -38,7 +38,6 @@ pub mod tun;
 pub mod udp;
 pub mod unix;
 pub mod wipe;
-pub mod x25519;
 
 use std::io;
 use std::mem;

@@ -276,3 +276,14 @@ fn a_missing_config_is_one_line_and_status_1() {
     let why = refusal(&tap_rs(dir.path(), &["check", "-c", "none.toml"]), 1);
     assert!(why.starts_with("none.toml: cannot read the config: "), "{why}");
 }
+
+#[test]
+fn a_name_alone_is_a_config_in_etc() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = refusal(&tap_rs(dir.path(), &["check", "-c", "no-such-name"]), 1);
+    assert!(said.contains("/etc/tap-rs/no-such-name.toml"), "{said}");
+    // What is here goes first.
+    std::fs::write(dir.path().join("here"), "x = 1\n").unwrap();
+    let said = tap_rs(dir.path(), &["check", "-c", "here"]);
+    assert!(err(&said).starts_with("here:1:1:"), "{said:?}");
+}

@@ -22,7 +22,7 @@ const TABLE: &[Row] = &[
     ("wire", &["types", "metrics"]),
     ("config", &["types", "keys", "metrics"]),
     ("policy", &["wire", "types", "metrics"]),
-    ("proto", &["wire", "keys", "types", "sys::x25519", "metrics"]),
+    ("proto", &["wire", "keys", "types", "metrics"]),
     ("nic", &["sys", "types", "wire::vnet", "metrics"]),
     ("dataplane", &["nic", "wire", "policy", "proto::session", "proto::activity", "types", "sys", "metrics"]),
     ("cli", &["config", "types", "metrics"]),

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tap_rs::config::ScriptPolicy;
+use tap_rs::config::{Hooks, ScriptPolicy};
 use tap_rs::keys::PrivateKey;
+use tap_rs::runtime::hooks::Words;
 use tap_rs::runtime::keeper::{self, Rules};
 use tap_rs::runtime::reload::Source;
 use tap_rs::runtime::sandbox;
@@ -69,7 +70,9 @@ fn the_keeper_runs_no_script_that_its_own_policy_does_not_allow() {
     let policies = [ScriptPolicy::Never, ScriptPolicy::Pinned(vec![[7; 32]]), ScriptPolicy::Any];
     // As in the program: all of them before the first runtime.
     let keepers = policies.map(|script| {
-        keeper::start(Rules { script, netns: Vec::new(), config: nowhere(), pid: None }).unwrap()
+        let (hooks, words) = (Hooks::default(), Words::default());
+        keeper::start(Rules { script, netns: Vec::new(), hooks, words, config: nowhere(), pid: None })
+            .unwrap()
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (keeper, runs) in keepers.iter().zip([false, false, true]) {
@@ -95,8 +98,18 @@ fn the_keeper_writes_no_key_that_no_invite_waits_for() {
     );
     fs::write(&path, &text).unwrap();
     let config = Source { path: path.clone(), overrides: Default::default() };
-    let keeper =
-        keeper::start(Rules { script: ScriptPolicy::Never, netns: Vec::new(), config, pid: None }).unwrap();
+    let keeper = {
+        let (hooks, words) = (Hooks::default(), Words::default());
+        keeper::start(Rules {
+            script: ScriptPolicy::Never,
+            netns: Vec::new(),
+            hooks,
+            words,
+            config,
+            pid: None,
+        })
+        .unwrap()
+    };
     for invite in [late, used, none, taken] {
         assert!(keeper.enrol(invite, mine).unwrap_err().to_string().contains("no such invite"));
     }

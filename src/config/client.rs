@@ -9,13 +9,13 @@ use toml::Spanned;
 use crate::keys::PublicKey;
 use crate::types::{Mtu, NicMode, NicName, NicRules, NicSpec};
 
-use super::Overrides;
 use super::address::ServerAddr;
 use super::check::{Check, span, switch};
 use super::common::{Common, common, mtu, nic_mode, seconds};
 use super::nic::{NicClaims, nic, parent, rules};
 use super::raw::{self, File, Nic, Server};
 use super::stack::misplaced_on_client;
+use super::{Overrides, Role};
 
 /// Most NICs that one client may ever have.
 pub const NICS_MAX: u16 = 1024;
@@ -121,7 +121,7 @@ impl Limits {
 /// Checks a file as a client's.
 pub(super) fn client(check: &mut Check<'_>, file: &File, overrides: &Overrides) -> Option<ClientConfig> {
     note_server_keys(check, file);
-    let common = common(check, file, overrides);
+    let common = common(check, file, overrides, Role::Client);
     let remote = switch(&file.use_remote_config, false);
     let own_mtu = mtu(check, &file.mtu, Mtu::DEFAULT);
     let mode = nic_mode(check, "tap_mode", &file.tap_mode).unwrap_or(NicMode::Macvtap);

@@ -7,15 +7,17 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
 use crate::keys::{PublicKey, shell_word};
 use crate::types::{Mtu, NicMode, OffloadMode, ParseError};
 
-use super::Overrides;
 use super::check::{Check, span, switch};
+use super::hooks::{Hooks, hooks};
 use super::raw::{File, Number, Text, TextOrNumber};
 use super::suggest::closest;
+use super::{Overrides, Role};
 
 /// Settings that mean the same on either side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Common {
     pub offload: OffloadMode,
     /// Where metrics are given out over HTTP. `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Programs that are run when something happens.
+    pub hooks: Hooks,
     /// Threads that carry frames: 1 to 15, as many as a session has lanes for them. `None`: as the processors suggest.
     pub workers: Option<NonZeroU8>,
 }
@@ -116,6 +120,7 @@ pub(super) fn common(
     check: &mut Check<'_>,
     file: &File,
     overrides: &Overrides,
+    role: Role,
 ) -> Option<(Common, Option<PublicKey>)> {
     refuse_stream_transport(check, &file.protocol);
     let log = log_level(check, &file.log, overrides.log);
@@ -125,9 +130,10 @@ pub(super) fn common(
     let offload = check.choice("offload", &file.offload, &offloads).unwrap_or(OffloadMode::Auto);
     let workers = file.workers.is_some().then(|| check.number("workers", &file.workers, 1..=15, 1));
     let workers = workers.and_then(NonZeroU8::new);
+    let hooks = hooks(check, file.hooks.as_ref().map(Spanned::get_ref), role);
     let (private_key, public) = private_key(check, file, overrides)?;
     let metrics = metrics(check, file);
-    Some((Common { log, daemon, private_key, dead_peer, offload, metrics, workers }, public))
+    Some((Common { log, daemon, private_key, dead_peer, offload, metrics, hooks, workers }, public))
 }
 
 /// `tap` or `macvtap`. The original also listed `tun`, and could not run it.
@@ -214,7 +220,8 @@ fn private_key(
     file: &File,
     overrides: &Overrides,
 ) -> Option<(PathBuf, Option<PublicKey>)> {
-    if let Some(path) = &overrides.private_key {
+    let credential = overrides.credential.as_ref().filter(|_| file.private_key.is_none());
+    if let Some(path) = overrides.private_key.as_ref().or(credential) {
         let public = check.private_key(None, path);
         return Some((path.clone(), public));
     }

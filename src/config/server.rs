@@ -10,7 +10,6 @@ use toml::Spanned;
 use crate::keys::PublicKey;
 use crate::types::{Mtu, NicMode, NicName, NicRules, NicSpec, NicStack, Routing, Suite};
 
-use super::Overrides;
 use super::address::{ServerAddr, bind_address};
 use super::check::{Check, Claims, span, switch};
 use super::client::{Limits, NICS_MAX, server_section};
@@ -19,6 +18,7 @@ use super::moment::Moment;
 use super::nic::{ADDRS_MAX, NicClaims, nic, parent};
 use super::raw::{self, File, Nic, Server, Text};
 use super::stack::{routing, stack};
+use super::{Overrides, Role};
 
 /// Longest message of NICs and script that can be pushed to a client, in bytes.
 pub const PUSH_MAX: usize = 1 << 20;
@@ -111,7 +111,7 @@ pub struct ServerNic {
 /// Checks a file as a server's.
 pub(super) fn server(check: &mut Check<'_>, file: &File, overrides: &Overrides) -> Option<ServerConfig> {
     note_client_keys(check, file, overrides);
-    let common = common(check, file, overrides);
+    let common = common(check, file, overrides, Role::Server);
     let mode = nic_mode(check, "tap_mode", &file.tap_mode).unwrap_or(NicMode::Tap);
     let all = [("aes", Suite::Aes), ("chacha", Suite::ChaCha)];
     let suites =

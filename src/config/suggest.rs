@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::raw::{Client, File, Limits, Nic, Server};
+use super::raw::{Client, File, Hooks, Limits, Nic, Server};
 use super::report::Notes;
 
 /// Reports every unknown key of the document and takes it out.
@@ -50,17 +50,19 @@ impl Section {
         inner: &[
             ("server", &Self::SERVER),
             ("limits", &Self::LIMITS),
+            ("hooks", &Self::HOOKS),
             ("clients", &Self::CLIENTS),
             ("nics", &Self::NICS),
         ],
     };
     const SERVER: Self = Self { header: "in [server]", keys: Server::KEYS, inner: &[] };
     const LIMITS: Self = Self { header: "in [limits]", keys: Limits::KEYS, inner: &[] };
+    const HOOKS: Self = Self { header: "in [hooks]", keys: Hooks::KEYS, inner: &[] };
     const CLIENTS: Self =
         Self { header: "in [[clients]]", keys: Client::KEYS, inner: &[("nics", &Self::NICS)] };
     const NICS: Self = Self { header: "in [[nics]]", keys: Nic::KEYS, inner: &[] };
     const ALL: &'static [&'static Self] =
-        &[&Self::TOP, &Self::SERVER, &Self::LIMITS, &Self::CLIENTS, &Self::NICS];
+        &[&Self::TOP, &Self::SERVER, &Self::LIMITS, &Self::HOOKS, &Self::CLIENTS, &Self::NICS];
 
     fn sweep(&self, table: &mut DeTable<'_>, notes: &mut Notes<'_>) {
         let known = |key: &Spanned<_>| self.keys.contains(&AsRef::<str>::as_ref(key.get_ref()));

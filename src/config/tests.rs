@@ -336,6 +336,7 @@ fn the_command_line_goes_over_the_file() {
         log: Some(Level::Trace),
         private_key: Some(path("client.key")),
         server_key: Some(path("server.key.pub").to_string_lossy().into_owned()),
+        credential: Some(path("nowhere")),
         psk: None,
     };
     let bare = format!("[server]\nbind_addr = \"192.0.2.1:1\"\n{NIC}");
@@ -451,7 +452,7 @@ fn a_config_that_cannot_be_read_says_why() {
 }
 
 #[test]
-fn serde_and_the_list_of_keys_agree() {
+fn the_reader_and_the_list_of_keys_agree() {
     // The list and the structs come from one macro; this holds the nesting of the tables.
     let fixture = Fixture::new();
     for (table, keys) in KEYS {
@@ -522,4 +523,30 @@ fn metrics_are_given_out_where_the_file_says_and_on_loopback_by_a_port_alone() {
         );
     }
     assert!(fixture.errors(&at("true")).contains("metrics"));
+}
+
+#[test]
+fn a_hook_is_a_program_that_nobody_else_can_change() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let fixture = Fixture::new();
+    let with = |line: &str| format!("{CLIENT}{NIC}[hooks]\n{line}\n");
+    let path = fixture.folder.path().join("hook.sh");
+    std::fs::write(&path, "#!/bin/sh\n").unwrap();
+    let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o755);
+    let Config::Client(c) = fixture.load(&with("up = \"hook.sh\"\ntimeout = 5")).unwrap().0 else { panic!() };
+    assert_eq!(c.common.hooks.program(Hook::Up), Some(path.as_path()));
+    assert_eq!((c.common.hooks.program(Hook::Down), c.common.hooks.timeout.as_secs()), (None, 5));
+    for (bad, line, why) in [
+        (0o775, "up = \"hook.sh\"", "chmod go-w"),
+        (0o644, "up = \"hook.sh\"", "chmod +x"),
+        (0o755, "up = \"nowhere.sh\"", "No such file"),
+        (0o755, "up = \"/\"", "is no file"),
+        (0o755, "verify = \"hook.sh\"", "asked on a server"),
+        (0o755, "timeout = 61", "1 to 60"),
+    ] {
+        mode(bad);
+        let said = fixture.errors(&with(line));
+        assert!(said.contains(why), "{line}: {said}");
+    }
 }

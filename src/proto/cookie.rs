@@ -13,15 +13,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use blake2::digest::consts::U16;
 use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use rand::CryptoRng;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::aead::AeadKey;
 use crate::keys::PublicKey;
+use crate::types::Suite;
 use crate::wire::datagram::{COOKIE_LEN, HELLO_LEN, MAC_LEN};
 
 /// How long a secret makes cookies; a cookie is good for once to twice as long.
@@ -37,13 +38,13 @@ pub fn mac(key: &[u8], bytes: &[u8]) -> [u8; MAC_LEN] {
 
 /// Compares in constant time.
 pub fn equal(a: &[u8; MAC_LEN], b: &[u8; MAC_LEN]) -> bool {
-    verify_slices_are_equal(a, b).is_ok()
+    a.ct_eq(b).into()
 }
 
 /// The keys that follow from a server's public key: what a client must know to be answered at all.
 pub struct ServerName {
     hello: [u8; 32],
-    seal: LessSafeKey,
+    seal: AeadKey,
 }
 
 impl ServerName {
@@ -52,8 +53,8 @@ impl ServerName {
         let derive = |label: &[u8]| -> [u8; 32] {
             Blake2s256::new().chain_update(label).chain_update(server.as_bytes()).finalize().into()
         };
-        let seal = UnboundKey::new(&CHACHA20_POLY1305, &derive(b"tap-rs v1 cookie")).ok()?;
-        Some(Self { hello: derive(b"tap-rs v1 hello"), seal: LessSafeKey::new(seal) })
+        let seal = AeadKey::new(Suite::ChaCha, &derive(b"tap-rs v1 cookie"))?;
+        Some(Self { hello: derive(b"tap-rs v1 hello"), seal })
     }
 
     /// The MAC of a HELLO over `signed`.
@@ -69,12 +70,11 @@ impl ServerName {
         cookie: &[u8; COOKIE_LEN],
     ) -> Option<[u8; COOKIE_LEN + 16]> {
         let mut text = *cookie;
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self.seal.seal_in_place_separate_tag(nonce, Aad::from(hello), &mut text).ok()?;
+        let tag = self.seal.seal_under(nonce, hello, &mut text).ok()?;
         let mut sealed = [0; COOKIE_LEN + 16];
         let (a, b) = sealed.split_first_chunk_mut::<COOKIE_LEN>()?;
         *a = text;
-        b.copy_from_slice(tag.as_ref());
+        b.copy_from_slice(&tag);
         Some(sealed)
     }
 
@@ -85,8 +85,7 @@ impl ServerName {
         nonce: [u8; 12],
         mut sealed: [u8; COOKIE_LEN + 16],
     ) -> Option<[u8; COOKIE_LEN]> {
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let cookie = self.seal.open_in_place(nonce, Aad::from(hello), &mut sealed).ok()?;
+        let cookie = self.seal.open_under(nonce, hello, &mut sealed).ok()?;
         cookie.first_chunk().copied()
     }
 }

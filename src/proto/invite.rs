@@ -11,9 +11,9 @@
 use blake2::{Blake2s256, Digest};
 use zeroize::Zeroizing;
 
+use crate::keys::x25519;
 use crate::keys::{PrivateKey, PublicKey};
 use crate::proto::cookie::mac;
-use crate::sys::x25519;
 use crate::wire::datagram::MAC_LEN;
 
 /// Bytes of an invite's secret: what there is to guess.

@@ -1,7 +1,7 @@
 //! Noise IK, by snow, over primitives of our choice.
 //!
 //! [`Initiator`] and [`respond`] are the whole handshake: message 1 out, message 2 back, keys. The resolver gives
-//! snow X25519 and the AEADs of aws-lc and BLAKE2s of the blake2 crate; an all-zero Diffie-Hellman result is refused
+//! snow our X25519, our AEADs and BLAKE2s of the blake2 crate; an all-zero Diffie-Hellman result is refused
 //! (RFC 7748, section 6.1), which snow itself does not do. Randomness comes in as a seed.
 //!
 //! Rules that snow leaves to its user: no state is read after an error, keys are split off only when the handshake is
@@ -16,11 +16,10 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
 
-use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::keys::{PresharedKey, PrivateKey, PublicKey, x25519};
 use crate::metrics::DropReason;
 use crate::proto::aead::{AeadKey, TAG_LEN};
 use crate::proto::session::Keys;
-use crate::sys::x25519;
 use crate::types::Suite;
 use crate::wire::datagram::{COOKIE_LEN, INIT_HEADER_LEN, Init, NOISE_1_LEN, NOISE_2_LEN, NOISE_PAYLOAD_LEN};
 

@@ -123,6 +123,8 @@ pub enum Event {
     Enrolled(Enrolment),
     /// Two boxes use one key in turn.
     Flapping,
+    /// A listed client wants a session from there: is it to have one?
+    Verify(Path),
     /// The peer is about to send a marked frame, and wants to hear how far it has come.
     Probe {
         /// The frame's token.

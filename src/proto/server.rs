@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   HELLO ─▶ COOKIE                       nothing kept
-//!   INIT  ─▶ MAC, budget, Noise, allow-list ─▶ RESP, a *next* session; the same INIT again: the same RESP
+//!   INIT  ─▶ MAC, budget, Noise, allow-list, verdict ─▶ RESP, a *next* session; the same INIT again: the same RESP
 //!   first DATA on it ─▶ the session is current, the client is where its INIT came from
 //!   DATA from elsewhere ─▶ a challenge there; its answer from there moves the client
 //! ```
@@ -14,6 +14,7 @@
 mod client;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 pub use self::client::ClientSpec;
-use self::client::{ClientState, Offer};
+use self::client::{ClientState, Offer, Verdict};
 use crate::keys::{PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::budget::Budgets;
@@ -34,6 +35,9 @@ use crate::proto::slot::Handshaken;
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, Enrolment};
 use crate::wire::datagram::{Cookie, HandshakePayload, Header, Hello, INIT_LEN, Init, Resp, Type};
+
+/// How long a client has to come back for the session that it was granted.
+const VERDICT_LIFE: Duration = Duration::from_secs(10);
 
 /// Who the server is.
 pub struct ServerParams {
@@ -57,6 +61,8 @@ pub struct Server {
     by_index: HashMap<u32, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
     stranger: Option<[u8; 32]>,
+    /// A session begins after a verdict only.
+    asks_first: bool,
     out: Outputs,
 }
 
@@ -67,8 +73,33 @@ impl Server {
         let (jar, budgets) = (CookieJar::new(now, &mut rng), Budgets::new(now, &mut rng));
         let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
         let (by_key, by_index) = (HashMap::new(), HashMap::new());
-        let (stranger, out) = (None, Outputs::default());
-        Some(Self { params, name, rng, jar, budgets, clients, by_key, by_index, timers, stranger, out })
+        let (stranger, asks_first, out) = (None, false, Outputs::default());
+        Some(Self {
+            params,
+            name,
+            rng,
+            jar,
+            budgets,
+            clients,
+            by_key,
+            by_index,
+            timers,
+            stranger,
+            asks_first,
+            out,
+        })
+    }
+
+    /// From now on [`Event::Verify`] asks about a client before it gets a session, or one at another address.
+    pub fn ask_first(&mut self, on: bool) {
+        self.asks_first = on;
+    }
+
+    /// The answer to [`Event::Verify`]. A client that is let in has asked again by itself soon after.
+    pub fn handle_verdict(&mut self, now: Instant, id: PeerId, from: IpAddr, good: bool) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.verdict = if good { Verdict::Good(from, now + VERDICT_LIFE) } else { Verdict::None };
+        }
     }
 
     /// Lets a client in, under a number of the caller's that no other client has.
@@ -342,15 +373,27 @@ impl Server {
         let payload = HandshakePayload { instance: self.params.instance, bound: local_index.into() }.encode();
         let seed = Seed::new(self.rng.random());
         let (by_key, clients, stranger) = (&self.by_key, &self.clients, &mut self.stranger);
-        let ((id, key), answer) = respond(&answerer, &init, &payload, &seed, |key, theirs| {
+        let (asks_first, mut unverified) = (self.asks_first, None);
+        let answered = respond(&answerer, &init, &payload, &seed, |key, theirs| {
             let id = *by_key.get(key).ok_or_else(|| {
                 *stranger = Some(*key);
                 DropReason::UnknownKey
             })?;
             let client = clients.get(&id).ok_or(DropReason::UnknownKey)?;
             client.admits(now, HandshakePayload::decode(theirs).instance)?;
+            if asks_first && !client.is_verified(now, from.remote.ip()) {
+                unverified = Some(id);
+                return Err(DropReason::Unverified);
+            }
             Ok(((id, *key), client.spec.psk.as_ref()))
-        })?;
+        });
+        if let Some(client) = unverified.and_then(|id| self.clients.get_mut(&id))
+            && client.verdict != Verdict::Asked
+        {
+            client.verdict = Verdict::Asked;
+            self.out.event(client.peer.id, Event::Verify(from));
+        }
+        let ((id, key), answer) = answered?;
         let client = self.clients.get_mut(&id).ok_or(DropReason::UnknownKey)?;
         if let Some((_, shaken)) = client.peer.next.as_ref().filter(|(_, s)| s.init_mac == *sent_mac) {
             self.out.push(Output::Send { path: from, bytes: shaken.resp.to_vec() });

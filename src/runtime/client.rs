@@ -17,17 +17,21 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+#[cfg(feature = "full")]
 pub use self::params::has_aes;
 use self::params::{files, fingerprint, params, suite};
 use self::push::{Job, Pushes};
 use self::resolve::Resolver;
+#[cfg(feature = "full")]
 use super::capture;
 use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::exporter::{Exporter, Scrape};
+use super::hooks::{Hooks, Words};
 use super::keeper::Keeper;
 use super::load::{self, Memory};
+use super::notify::Supervisor;
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::{Ports, Wanted};
@@ -58,13 +62,16 @@ const NICS_OUTLIVE: Duration = Duration::from_secs(3);
 pub async fn run(
     config: ClientConfig,
     file: Source,
+    words: Words,
     keeper: Rc<Keeper>,
     daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
-    let mut session = Session::start(config, file, keeper)?;
+    let mut session = Session::start(config, file, words, keeper)?;
     if let Some(daemon) = daemon {
         daemon.started();
     }
+    session.supervisor.ready();
+    session.hooks.up();
     session.live().await
 }
 
@@ -83,6 +90,8 @@ struct Session {
     asked: Listener,
     exporter: Exporter,
     memory: Memory,
+    supervisor: Supervisor,
+    hooks: Hooks,
     /// Marked frames under way.
     proofs: Probes,
     /// Where the config comes from.
@@ -108,7 +117,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(config: ClientConfig, file: Source, keeper: Rc<Keeper>) -> Result<Self, Failure> {
+    fn start(config: ClientConfig, file: Source, words: Words, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = clock::now();
         let params = params(&config)?;
         let public = params.identity.public();
@@ -123,6 +132,8 @@ impl Session {
         let asked = Listener::open(&file.path);
         let exporter = Exporter::open(config.common.metrics)?;
         let memory = Memory::open();
+        let mut supervisor = Supervisor::of_environment(now);
+        supervisor.status(format!("no session with {} yet", config.server));
         let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (mut plane, notices) =
             Plane::start(sockets, Side::Client).map_err(|e| cannot("start the data plane", e))?;
@@ -137,6 +148,7 @@ impl Session {
         Ok(Self {
             resolver: Resolver::new(config.server.clone(), Rc::clone(&keeper)),
             pushes: Pushes::new(Rc::clone(&keeper)),
+            hooks: Hooks::new(config.common.hooks.clone(), words, Rc::clone(&keeper)),
             keeper,
             config,
             client,
@@ -150,6 +162,7 @@ impl Session {
             asked,
             exporter,
             memory,
+            supervisor,
             proofs: Probes::default(),
             file,
             offered: None,
@@ -188,6 +201,8 @@ impl Session {
                         return Ok(self.stop(status));
                     }
                 }
+                // A client verifies nobody.
+                _ = self.hooks.next() => {}
                 asker = self.asked.next() => self.handle_asker(clock::now(), asker),
                 scrape = self.exporter.next() => self.handle_scrape(clock::now(), scrape),
                 slept = self.sleeps.next() => info!(seconds = slept.as_secs(), "the machine has slept"),
@@ -199,6 +214,7 @@ impl Session {
     /// Everything is put back; the server hears a good-bye. The workers end before the interfaces go.
     fn stop(&mut self, status: u8) -> u8 {
         let now = clock::now();
+        self.supervisor.stopping();
         let established = self.client.is_established();
         self.client.shut_down(now);
         self.drain(now);
@@ -212,9 +228,15 @@ impl Session {
     }
 
     fn due(&self) -> Option<Instant> {
-        let machines = [self.client.poll_timeout(), self.ports.poll_timeout(), self.proofs.poll_timeout()];
-        let own = machines.into_iter().chain([self.next_report, self.nics_down]);
-        own.flatten().min()
+        let own = [
+            self.client.poll_timeout(),
+            self.ports.poll_timeout(),
+            self.proofs.poll_timeout(),
+            self.supervisor.poll_timeout(),
+            self.next_report,
+            self.nics_down,
+        ];
+        own.into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -222,6 +244,7 @@ impl Session {
             self.client.handle_timeout(now);
         }
         self.ports.handle_timeout(now, &mut self.plane);
+        self.supervisor.handle_timeout(now);
         self.probes(now, Probes::handle_timeout);
         if self.next_report.take_if(|t| now >= *t).is_some() {
             self.report(now);
@@ -250,22 +273,32 @@ impl Session {
                 } else {
                     debug!("session renewed");
                 }
+                self.supervisor.status(format!("session with {} at {}", self.config.server, path.remote));
+                let (server, key) = (&self.config.server, &self.config.server_key);
+                self.hooks.peer_up(SERVER, |words| {
+                    words.with("PEER", server).with("PEER_KEY", key).with("ENDPOINT", path.remote)
+                });
                 self.go_live(now, path.remote);
                 self.next_report.get_or_insert(now);
             }
             Event::Silent => {
                 info!(server = %self.config.server, "the server does not answer");
+                self.supervisor.status(format!("{} does not answer", self.config.server));
                 self.nics_down = Some(now + NICS_OUTLIVE);
             }
             Event::Answers => {
                 info!(server = %self.config.server, "the server answers again");
                 if let Some(server) = self.server {
+                    self.supervisor.status(format!("session with {} at {server}", self.config.server));
                     self.go_live(now, server);
                 }
             }
             Event::Bye => info!(server = %self.config.server, "session ended: the server has stopped"),
             Event::Lost => {
                 warn!(server = %self.config.server, "no session");
+                self.supervisor.status(format!("no session with {}", self.config.server));
+                let (server, key) = (&self.config.server, &self.config.server_key);
+                self.hooks.peer_down(SERVER, |words| words.with("PEER", server).with("PEER_KEY", key));
                 (self.nics_down, self.next_report) = (None, None);
                 self.ports.set_live(now, &mut self.plane, SERVER, None);
             }
@@ -292,7 +325,8 @@ impl Session {
             | Event::Moved(_)
             | Event::Status { .. }
             | Event::Report(_)
-            | Event::Flapping => {}
+            | Event::Flapping
+            | Event::Verify(_) => {}
         }
     }
 
@@ -444,6 +478,7 @@ impl Session {
                 Ok(told) => asker.answer(&told),
                 Err(why) => asker.refuse(why),
             },
+            #[cfg(feature = "full")]
             Request::Capture { nic, snaplen } => {
                 let name = |_| self.config.server.to_string();
                 capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);
@@ -537,7 +572,7 @@ fn local_nics(config: &ClientConfig) -> Vec<Wanted> {
 }
 
 /// A future that is polled across loop turns.
-type Waiting<T> = Pin<Box<dyn Future<Output = T>>>;
+pub(super) type Waiting<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// A script's bytes, shared with the future that runs it.
 type Bytes = Arc<[u8]>;

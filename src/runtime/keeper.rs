@@ -7,15 +7,17 @@
 //!     └──▶ the tunnel: CAP_NET_ADMIN and nothing else
 //! ```
 //!
-//! It does six things and checks each itself: it opens the devices of taps and macvtaps; it makes network namespaces for
+//! It does seven things and checks each itself: it opens the devices of taps and macvtaps; it makes network namespaces for
 //! them, and opens there what the tunnel needs; it runs a pushed script if *its* copy of the policy allows that, in a
-//! child; it has a child without any rights resolve a name; it writes the key of an invited client into the config,
-//! where the config itself has that invite; and when the line to it breaks, however the tunnel came to its end, it
-//! takes down what must not stay up.
+//! child; it runs the programs of *its* copy of `[hooks]`, and no others; it has a child without any rights resolve a
+//! name; it writes the key of an invited client into the config, where the config itself has that invite; and when the
+//! line to it breaks, however the tunnel came to its end, it takes down what must not stay up, and runs the program for
+//! that.
 //!
 //! The line is a pair of sockets. Questions are answered one by one, at once; what takes longer goes on in a child with
 //! a line of its own.
 
+mod child;
 mod enrol;
 mod question;
 mod serve;
@@ -32,10 +34,11 @@ use tokio::net::UnixStream;
 use tracing::{debug, info};
 
 use self::question::{Guarded, Question, name};
+use super::hooks::Words;
 use super::log::ASKED;
 use super::reload::Source;
 use super::script::{self, Outcome, Script, ScriptError};
-use crate::config::ScriptPolicy;
+use crate::config::{Hook, Hooks, ScriptPolicy};
 use crate::keys::PublicKey;
 use crate::nic::events::Events;
 use crate::nic::sysctl::Sysctl;
@@ -54,6 +57,10 @@ const ROOM: usize = 512;
 pub struct Rules {
     /// Which scripts may run.
     pub script: ScriptPolicy,
+    /// The programs of `[hooks]`.
+    pub hooks: Hooks,
+    /// What the program that is run at the end is told.
+    pub words: Words,
     /// Which network namespaces of others may be entered.
     pub netns: Vec<NetnsName>,
     /// Where that comes from, again at each reload, and where the keys of invited clients are written.
@@ -129,16 +136,18 @@ impl Keeper {
         script::check(script.bytes)?;
         let limit = u64::try_from(script.limit.as_millis()).unwrap_or(u64::MAX);
         let text = sealed_memfd(script.bytes)?;
-        let mut line = self.hire(Question::Script, &limit.to_ne_bytes(), Some(text.as_fd()))?;
-        while let Some(said) = line.next().await? {
-            match Said::parse(&said) {
-                Some(Said::Line(text)) => info!(target: ASKED, "script: {text}"),
-                Some(Said::Ended(outcome)) => return Ok(outcome),
-                Some(Said::Failed(why)) => return Err(ScriptError::Elsewhere(why.to_owned())),
-                None => return Err(ScriptError::Elsewhere(format!("the keeper said {said:?}"))),
-            }
-        }
-        Err(io::Error::from(ErrorKind::UnexpectedEof).into())
+        let line = self.hire(Question::Script, &limit.to_ne_bytes(), Some(text.as_fd()))?;
+        follow(line, "script").await
+    }
+
+    /// Has a program of `[hooks]` run to its end or its limit, and logs what it says. Dropped, it ends the program.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub async fn hook(&self, hook: Hook, words: &Words) -> Result<Outcome, ScriptError> {
+        let text = sealed_memfd(words.text().as_bytes())?;
+        let line = self.hire(Question::Hook, hook.key().as_bytes(), Some(text.as_fd()))?;
+        follow(line, hook.key()).await
     }
 
     /// The addresses of a name.
@@ -222,6 +231,19 @@ impl Drop for Keeper {
         drop(self.line.take());
         self.copy.iter().for_each(Copy::wait);
     }
+}
+
+/// Logs what a child says of what it runs, until that has ended.
+async fn follow(mut line: Lines, what: &str) -> Result<Outcome, ScriptError> {
+    while let Some(said) = line.next().await? {
+        match Said::parse(&said) {
+            Some(Said::Line(text)) => info!(target: ASKED, "{what}: {text}"),
+            Some(Said::Ended(outcome)) => return Ok(outcome),
+            Some(Said::Failed(why)) => return Err(ScriptError::Elsewhere(why.to_owned())),
+            None => return Err(ScriptError::Elsewhere(format!("the keeper said {said:?}"))),
+        }
+    }
+    Err(io::Error::from(ErrorKind::UnexpectedEof).into())
 }
 
 /// Lines of text from a child of the keeper's.

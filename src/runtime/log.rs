@@ -14,15 +14,15 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Level as Severity, Metadata, Subscriber};
+use tracing::{Event, Level as Severity, Metadata, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::fmt::{self, MakeWriter};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{Layer, Registry, registry};
 
-use self::limit::Limit;
+use self::limit::admits;
 pub use self::limit::{tell_hidden, tell_last_hidden};
 use crate::config::Level;
 
@@ -35,7 +35,7 @@ static LEVEL: OnceLock<Handle<LevelFilter, Registry>> = OnceLock::new();
 /// Logs from now on. Later calls change nothing.
 pub fn start(level: Level) {
     let (filter, handle) = reload::Layer::new(LevelFilter::from(level));
-    let log = registry().with(filter).with(Limit::shared());
+    let log = registry().with(filter).with(Bounded);
     match tracing::subscriber::set_global_default(log.with(output())) {
         Ok(()) => drop(LEVEL.set(handle)),
         Err(_) => tracing::debug!("the log was started before"),
@@ -47,6 +47,15 @@ pub fn set(level: Level) {
     if let Some(handle) = LEVEL.get() {
         // It fails only where the log is no more.
         let _ = handle.reload(LevelFilter::from(level));
+    }
+}
+
+/// Keeps what is too often from the layers behind it.
+struct Bounded;
+
+impl<S: Subscriber> Layer<S> for Bounded {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        admits(event)
     }
 }
 

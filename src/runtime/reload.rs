@@ -9,6 +9,7 @@
 //! `server/reload.rs` and `client/reload.rs`.
 
 mod client;
+#[cfg(feature = "full")]
 mod command;
 mod server;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 pub use self::client::client_difference;
+#[cfg(feature = "full")]
 pub use self::command::{Told, command, print, reload_named};
 pub use self::server::server_difference;
 use super::log::ASKED;
@@ -103,6 +105,9 @@ fn common_difference(told: &mut Reloaded, old: &Common, new: &Common) {
     }
     if old.workers != new.workers {
         told.restart.push("workers".to_owned());
+    }
+    if old.hooks != new.hooks {
+        told.restart.push("hooks".to_owned());
     }
     if old.daemon != new.daemon {
         told.restart.push("is_daemon, pid, stdout or stderr".to_owned());

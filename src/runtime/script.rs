@@ -1,5 +1,6 @@
 //! Runs a script that the server pushed, on the client, as root: under a policy that the client sets, and cut
-//! off from everything that the client has open. A child of the [keeper](super::keeper) does.
+//! off from everything that the client has open. A child of the [keeper](super::keeper) does. The programs of `[hooks]`
+//! are run in the same way.
 //!
 //! ```text
 //! bytes → allowed? → interpreter? → sealed memfd → INTERPRETER /proc/self/fd/N → lines → log
@@ -32,12 +33,13 @@ mod output;
 mod shebang;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::config::ScriptPolicy;
+use crate::config::{ScriptPolicy, may_run};
 use crate::sys::poll::await_readable;
 use crate::sys::process::signal_group;
 use crate::sys::script::{confine, pidfd, sealed_memfd};
@@ -112,11 +114,9 @@ pub enum ScriptError {
     /// Its first line names something that is not on the list.
     #[error(transparent)]
     Interpreter(#[from] BadInterpreter),
-    /// The interpreter did not start.
-    #[error(
-        "the script's interpreter {0} does not start on this box ({1}); install it, or write the script for /bin/sh"
-    )]
-    Start(&'static str, io::Error),
+    /// The interpreter, or the program, did not start.
+    #[error("{0} does not start on this box ({1}); install it, or write the script for /bin/sh")]
+    Start(String, io::Error),
     /// The keeper did not run it.
     #[error("{0}")]
     Elsewhere(String),
@@ -161,12 +161,42 @@ const DRAIN: Duration = Duration::from_millis(500);
 pub async fn run_with(script: Script<'_>, say: impl FnMut(&str)) -> Result<Outcome, ScriptError> {
     let interpreter = Interpreter::of(script.bytes)?;
     let text = sealed_memfd(script.bytes)?;
+    let mut command = Command::new(interpreter.path);
+    command
+        .env_clear()
+        .args(interpreter.argument.as_deref())
+        .arg(format!("/proc/self/fd/{}", text.as_raw_fd()));
+    run_command(command, Some(text.as_fd()), script.limit, say).await
+}
+
+/// Runs a program of the user's in the same way, with these variables besides `PATH`.
+///
+/// # Errors
+/// As [`run_with`].
+pub async fn run_program(
+    program: &Path,
+    variables: impl IntoIterator<Item = (&str, &str)>,
+    limit: Duration,
+    say: impl FnMut(&str),
+) -> Result<Outcome, ScriptError> {
+    may_run(program).map_err(ScriptError::Elsewhere)?;
+    let mut command = Command::new(program);
+    command.env_clear().envs(variables);
+    run_command(command, None, limit, say).await
+}
+
+async fn run_command(
+    mut command: Command,
+    keep: Option<BorrowedFd<'_>>,
+    limit: Duration,
+    say: impl FnMut(&str),
+) -> Result<Outcome, ScriptError> {
     let (reader, writer) = io::pipe()?;
-    let mut group = Group::start(&interpreter, &text, writer)?;
+    let mut group = Group::start(&mut command, keep, writer)?;
     let mut output = Pipe { from: pipe::Receiver::from_owned_fd(reader.into())?, open: true };
     let mut lines = Output::new(say);
 
-    let mut deadline = Instant::now().checked_add(script.limit);
+    let mut deadline = Instant::now().checked_add(limit);
     let mut sent = None;
     loop {
         tokio::select! {
@@ -215,13 +245,16 @@ struct Group {
 }
 
 impl Group {
-    fn start(interpreter: &Interpreter, text: &OwnedFd, output: io::PipeWriter) -> Result<Self, ScriptError> {
-        let mut command = Command::new(interpreter.path);
-        command.args(interpreter.argument.as_deref()).arg(format!("/proc/self/fd/{}", text.as_raw_fd()));
-        command.env_clear().env("PATH", PATH).current_dir("/");
+    fn start(
+        command: &mut Command,
+        keep: Option<BorrowedFd<'_>>,
+        output: io::PipeWriter,
+    ) -> Result<Self, ScriptError> {
+        command.env("PATH", PATH).current_dir("/");
         command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
-        confine(&mut command, text.as_fd());
-        let mut leader = command.spawn().map_err(|e| ScriptError::Start(interpreter.path, e))?;
+        confine(command, keep);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut leader = command.spawn().map_err(|e| ScriptError::Start(program, e))?;
         match pidfd(&leader).and_then(await_readable) {
             Ok(ended) => Ok(Self { leader, reaped: false, ended }),
             Err(e) => {

@@ -18,13 +18,16 @@ use tracing::{debug, info, warn};
 
 use self::advice::Advice;
 use self::roster::Roster;
+#[cfg(feature = "full")]
 use super::capture;
 use super::control::{LinkEvents, Signals, Sleeps, Wish, until};
 use super::control_socket::{Asker, Listener, Request};
 use super::daemon::Background;
 use super::exporter::{Exporter, Scrape};
+use super::hooks::{Hooks, Words};
 use super::keeper::Keeper;
 use super::load::Memory;
+use super::notify::Supervisor;
 use super::path::{any_like, ceiling};
 use super::plane::{self, Plane, local_addr};
 use super::ports::Ports;
@@ -33,7 +36,7 @@ use super::reload::Source;
 use super::sandbox::{self, Sandbox};
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
-use crate::config::ServerConfig;
+use crate::config::{Hook, ServerConfig};
 use crate::dataplane::Notice;
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::nic::Side;
@@ -48,13 +51,17 @@ use crate::wire::datagram::{Header, Type};
 pub async fn run(
     config: ServerConfig,
     file: Source,
+    words: Words,
     keeper: Rc<Keeper>,
     daemon: &mut Option<Background>,
 ) -> Result<u8, Failure> {
-    let mut host = Host::start(config, file, keeper)?;
+    let mut host = Host::start(config, file, words, keeper)?;
     if let Some(daemon) = daemon {
         daemon.started();
     }
+    host.tell_supervisor();
+    host.supervisor.ready();
+    host.hooks.up();
     host.live().await
 }
 
@@ -80,6 +87,8 @@ struct Host {
     asked: Listener,
     exporter: Exporter,
     memory: Memory,
+    supervisor: Supervisor,
+    hooks: Hooks,
     /// Marked frames under way.
     proofs: Probes,
     started: Instant,
@@ -99,7 +108,7 @@ struct Heard {
 }
 
 impl Host {
-    fn start(config: ServerConfig, file: Source, keeper: Rc<Keeper>) -> Result<Self, Failure> {
+    fn start(config: ServerConfig, file: Source, words: Words, keeper: Rc<Keeper>) -> Result<Self, Failure> {
         let now = clock::now();
         let cannot = |what: String, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let identity = PrivateKey::read(&config.common.private_key)?;
@@ -113,6 +122,7 @@ impl Host {
         let asked = Listener::open(&file.path);
         let exporter = Exporter::open(config.common.metrics)?;
         let memory = Memory::open();
+        let supervisor = Supervisor::of_environment(now);
         let sandbox = sandbox::confine(&file.folders(files(&config)));
         let (plane, notices) =
             Plane::start(sockets, Side::Server).map_err(|e| cannot("start the data plane".into(), e))?;
@@ -124,6 +134,7 @@ impl Host {
             plane,
             notices,
             ports: Ports::new(Rc::clone(&keeper)),
+            hooks: Hooks::new(config.common.hooks.clone(), words, Rc::clone(&keeper)),
             keeper,
             roster: Roster::default(),
             links,
@@ -137,6 +148,7 @@ impl Host {
             asked,
             exporter,
             memory,
+            supervisor,
             proofs: Probes::default(),
             started: now,
             heard: BTreeMap::new(),
@@ -144,6 +156,7 @@ impl Host {
             config,
             public,
         };
+        host.server.ask_first(host.hooks.has(Hook::Verify));
         let config = host.config.clone();
         host.ports.sweep();
         host.adopt(now, &config, psks(&config)?)?;
@@ -155,7 +168,8 @@ impl Host {
     async fn live(&mut self) -> Result<u8, Failure> {
         loop {
             self.drain(clock::now());
-            let due = [self.server.poll_timeout(), self.ports.poll_timeout(), self.proofs.poll_timeout()];
+            let (proofs, watchdog) = (self.proofs.poll_timeout(), self.supervisor.poll_timeout());
+            let due = [self.server.poll_timeout(), self.ports.poll_timeout(), proofs, watchdog];
             let due = due.into_iter().flatten().min();
             // In any order: in a fixed one a flood of notices would keep the timers from ever having their turn.
             tokio::select! {
@@ -171,6 +185,9 @@ impl Host {
                 events = self.links.next() => {
                     self.ports.handle_links(clock::now(), &mut self.plane, None, &events);
                 }
+                (peer, from, good) = self.hooks.next() => {
+                    self.server.handle_verdict(clock::now(), peer, from, good);
+                }
                 (netns, events) = self.ports.next_events() => {
                     self.ports.handle_links(clock::now(), &mut self.plane, Some(&netns), &events);
                 }
@@ -181,6 +198,7 @@ impl Host {
                     let now = clock::now();
                     self.server.handle_timeout(now);
                     self.ports.handle_timeout(now, &mut self.plane);
+                    self.supervisor.handle_timeout(now);
                     self.probes(now, Probes::handle_timeout);
                 }
             }
@@ -190,6 +208,7 @@ impl Host {
     /// Every client hears a good-bye. The workers end before the interfaces go.
     fn stop(&mut self) -> u8 {
         let now = clock::now();
+        self.supervisor.stopping();
         self.server.shut_down(now);
         self.drain(now);
         self.ports.log_drops();
@@ -223,7 +242,14 @@ impl Host {
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
                 }
+                let told = self.of_peer(peer);
+                self.hooks.peer_up(peer, |words| told(words).with("ENDPOINT", path.remote));
                 self.go_live(now, peer, path);
+            }
+            Event::Verify(path) => {
+                let told = self.of_peer(peer);
+                let from = path.remote.ip();
+                self.hooks.verify(peer, from, |words| told(words).with("ENDPOINT", path.remote));
             }
             Event::Moved(path) => {
                 info!(%client, endpoint = %path.remote, "client moved");
@@ -240,6 +266,8 @@ impl Host {
             Event::Bye => info!(%client, "session ended: the client has stopped"),
             Event::Lost => {
                 info!(%client, "no session");
+                let told = self.of_peer(peer);
+                self.hooks.peer_down(peer, told);
                 self.paths.remove(&peer);
                 self.tunnels.remove(&peer);
                 self.ports.set_live(now, &mut self.plane, peer, None);
@@ -283,6 +311,21 @@ impl Host {
             }
             Event::Enrol(_) | Event::Enrolled(_) | Event::Resolve { .. } | Event::Push { .. } => {}
         }
+        self.tell_supervisor();
+    }
+
+    /// Says of a peer who it is.
+    fn of_peer(&self, peer: PeerId) -> impl FnOnce(Words) -> Words + use<> {
+        let name = self.roster.name(peer).to_owned();
+        let client = self.config.clients.iter().find(|client| client.name == name);
+        let keys = client.map_or(&[][..], |client| &client.keys).iter().map(ToString::to_string);
+        let keys = keys.collect::<Vec<_>>().join(" ");
+        move |words| words.with("PEER", name).with("PEER_KEY", keys)
+    }
+
+    fn tell_supervisor(&mut self) {
+        let (connected, all) = (self.paths.len(), self.config.clients.len());
+        self.supervisor.status(format!("{connected} of {all} clients have a session"));
     }
 
     fn handle_asker(&mut self, now: Instant, asker: Asker) {
@@ -292,6 +335,7 @@ impl Host {
                 Ok(told) => asker.answer(&told),
                 Err(why) => asker.refuse(why),
             },
+            #[cfg(feature = "full")]
             Request::Capture { nic, snaplen } => {
                 let name = |id| self.roster.name(id).to_owned();
                 capture::begin(asker, (&nic, snaplen), &self.ports, &self.plane, name);

@@ -108,7 +108,7 @@ impl PacketSocket {
         message.msg_iov = &mut part;
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(&control);
+        message.msg_controllen = size_of_val(&control) as _;
         // SAFETY: every pointer of the message is to a local or to the buffer, with its true length.
         let got = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
         let Ok(len) = usize::try_from(got) else { return Err(io::Error::last_os_error()) };

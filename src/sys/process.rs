@@ -242,7 +242,8 @@ pub fn close_others(keep: BorrowedFd<'_>) {
     let close = |from: c_uint, to: c_uint| {
         if from <= to {
             // SAFETY: no pointers. The caller gives the descriptors up. Kernels before 5.9 leave them open.
-            unsafe { libc::close_range(from, to, 0) };
+            // By its number: musl has no function for it.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
         }
     };
     close(3, keep.saturating_sub(1));

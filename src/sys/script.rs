@@ -42,17 +42,18 @@ fn memfd_create(flags: libc::c_uint) -> io::Result<OwnedFd> {
 }
 
 /// Makes the child that `command` will start a session of its own (setsid(2)), with umask 077, and with no
-/// descriptor but its standard three and `keep`, which it has under the number that it has here.
+/// descriptor but its standard three and, where there is one, `keep`, which it has under the number that it has here.
 ///
 /// `keep` must stay open until the child has been started; were it closed, the child would not start.
-pub fn confine(command: &mut Command, keep: BorrowedFd<'_>) {
-    let keep = keep.as_raw_fd();
+pub fn confine(command: &mut Command, keep: Option<BorrowedFd<'_>>) {
+    let keep = keep.map(|fd| fd.as_raw_fd());
     // SAFETY: between fork and exec only async-signal-safe calls are made: setsid, umask, close_range, fcntl,
-    // getrlimit; nothing allocates, locks or panics, and the closure owns nothing but one integer.
+    // getrlimit; nothing allocates, locks or panics, and the closure owns nothing but integers.
     unsafe {
         command.pre_exec(move || {
             check(libc::setsid())?;
             libc::umask(0o077);
+            let Some(keep) = keep else { return close_on_exec(3, RawFd::MAX) };
             close_on_exec(3, keep.wrapping_sub(1))?;
             close_on_exec(keep.wrapping_add(1), RawFd::MAX)?;
             check(libc::fcntl(keep, libc::F_SETFD, 0)).map(drop)
@@ -66,9 +67,10 @@ fn close_on_exec(first: RawFd, last: RawFd) -> io::Result<()> {
     if first > last {
         return Ok(());
     }
-    let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
     // SAFETY: close_range with CLOSE_RANGE_CLOEXEC closes nothing and takes no pointer.
-    match check(unsafe { libc::close_range(first as libc::c_uint, last as libc::c_uint, flags) }) {
+    // By its number: musl has no function for it.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    match check(marked as libc::c_int) {
         Ok(_) => Ok(()),
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
             close_on_exec_one_by_one(first, last)

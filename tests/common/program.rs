@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::ns::Ns;
 
-/// The program under test.
-pub const TAP_RS: &str = env!("CARGO_BIN_EXE_tap-rs");
+/// The program under test: cargo's, or that of `TAP_RS_PROGRAM` when the tests were compiled, a static one say.
+pub const TAP_RS: &str = match OTHER {
+    Some(path) => path,
+    None => env!("CARGO_BIN_EXE_tap-rs"),
+};
+const OTHER: Option<&str> = option_env!("TAP_RS_PROGRAM");
 
 pub struct Program {
     child: Child,
@@ -157,10 +161,15 @@ impl Program {
         self.status_kb("VmHWM:")
     }
 
+    /// Memory in kB that is the program's own, now: as [`Self::own_peak_kb`].
+    pub fn own_kb(&self) -> u64 {
+        if cfg!(debug_assertions) && OTHER.is_none() { self.status_kb("RssAnon:") } else { self.rss_kb() }
+    }
+
     /// Memory in kB that is the program's own, at its most: without the pages of its file, which a debug build
     /// has many of. A release build is measured with everything.
     pub fn own_peak_kb(&self) -> u64 {
-        if cfg!(debug_assertions) { self.status_kb("RssAnon:") } else { self.peak_kb() }
+        if cfg!(debug_assertions) && OTHER.is_none() { self.status_kb("RssAnon:") } else { self.peak_kb() }
     }
 
     fn status_kb(&self, key: &str) -> u64 {

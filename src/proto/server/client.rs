@@ -1,5 +1,6 @@
 //! What a server knows of one client.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::cookie::equal;
 use crate::proto::invite;
-use crate::proto::output::{Event, PeerId};
+use crate::proto::output::{Event, PeerId, SessionInfo};
 use crate::proto::peer::Peer;
 use crate::proto::timers::SILENT_AFTER;
 use crate::wire::control::Control;
@@ -58,6 +59,16 @@ pub(super) struct ClientState {
     pub(super) enrolled: Option<Instant>,
     /// Up to when its STATUS and REPORT have used up what they may.
     pub(super) talked: Option<Instant>,
+    pub(super) verdict: Verdict,
+}
+
+/// What whoever is asked before a session begins says of a client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    None,
+    Asked,
+    /// It may begin one from this address until then.
+    Good(IpAddr, Instant),
 }
 
 impl ClientState {
@@ -72,7 +83,16 @@ impl ClientState {
             due: None,
             enrolled: None,
             talked: None,
+            verdict: Verdict::None,
         }
+    }
+
+    /// It has a session there already, or may begin one. Somebody with an invite gets none that carries frames.
+    pub(super) fn is_verified(&self, now: Instant, from: IpAddr) -> bool {
+        let there = |info: SessionInfo| info.path.remote.ip() == from;
+        self.spec.invite
+            || matches!(self.verdict, Verdict::Good(ip, until) if ip == from && now < until)
+            || self.peer.info().is_some_and(there)
     }
 
     pub(super) fn offer(&self) -> Control<'static> {

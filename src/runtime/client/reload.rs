@@ -3,6 +3,7 @@
 //! What does not concern the session leaves it alone. Another server's key, private key, pre-shared key or suite ends it,
 //! and a new one is made; another address moves it there.
 
+use std::mem::take;
 use std::time::Instant;
 
 use rand::SeedableRng;
@@ -21,7 +22,13 @@ use crate::types::Path;
 impl Session {
     /// Reads the config again and takes it over; with `dry_run`, only says what would change.
     pub(super) fn reload(&mut self, now: Instant, dry_run: bool) -> Result<Reloaded, String> {
+        if !dry_run {
+            self.supervisor.reloading();
+        }
         let done = self.try_reload(now, dry_run);
+        if !dry_run {
+            self.supervisor.ready();
+        }
         match &done {
             Ok(told) if told.applied => info!("config reloaded"),
             Ok(_) => {}
@@ -51,8 +58,8 @@ impl Session {
         self.take_session(now, &config, client);
         log::set(config.common.log);
         // What counts from the next start is told again by the next reload.
-        let daemon = self.config.common.daemon.take();
-        let config = ClientConfig { common: Common { daemon, ..config.common }, ..config };
+        let (daemon, hooks) = (self.config.common.daemon.take(), take(&mut self.config.common.hooks));
+        let config = ClientConfig { common: Common { daemon, hooks, ..config.common }, ..config };
         let before = std::mem::replace(&mut self.config, config);
         self.judge_again(&before);
         told.applied = true;

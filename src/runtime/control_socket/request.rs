@@ -9,6 +9,7 @@ pub enum Request {
     /// How is it doing? The answer is a [`Snapshot`](crate::runtime::status::Snapshot).
     Status {},
     /// Show a NIC's frames as they pass. The answer is a [`capture`](crate::runtime::capture) stream.
+    #[cfg(feature = "full")]
     Capture {
         /// Its name here.
         nic: String,
@@ -31,6 +32,7 @@ pub enum Request {
 }
 
 /// The answer to what cannot be done.
+#[cfg(feature = "full")]
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Refusal {
@@ -38,7 +40,7 @@ pub(super) struct Refusal {
     pub error: String,
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "full"))]
 mod tests {
     use super::*;
 

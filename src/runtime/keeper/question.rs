@@ -35,6 +35,8 @@ pub(super) enum Question {
     Runs = b'l',
     /// To run a script: limit in milliseconds; with its text and a line.
     Script = b's',
+    /// To run a program of `[hooks]`: which; with its variables and a line.
+    Hook = b'h',
     /// To resolve a name: port, name; with a line.
     Resolve = b'd',
     /// To read the config again, for what the keeper goes by.
@@ -44,7 +46,7 @@ pub(super) enum Question {
 }
 
 impl Question {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Tun,
         Self::Macvtap,
         Self::Netlink,
@@ -55,6 +57,7 @@ impl Question {
         Self::Release,
         Self::Runs,
         Self::Script,
+        Self::Hook,
         Self::Resolve,
         Self::Policy,
         Self::Enrol,

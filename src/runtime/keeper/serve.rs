@@ -1,7 +1,7 @@
 //! The keeper itself: the loop of the copy, and the children that it starts.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as Stream;
@@ -9,26 +9,23 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::child::{Task, play};
 use super::enrol::enrol;
 use super::question::{Guarded, Question};
-use super::{PATIENCE, ROOM, Rules, Said, answer};
-use crate::config::ScriptPolicy;
+use super::{ROOM, Rules, answer};
+use crate::config::Hook;
 use crate::keys::PublicKey;
 use crate::nic::events::listener;
 use crate::nic::netns::{self, within};
 use crate::nic::sysctl::Sysctl;
 use crate::nic::{self, Devices, Here};
-use crate::runtime::script::{Script, allowed, run_with};
 use crate::runtime::{netns as config_netns, script_policy};
 use crate::sys::netlink::NetlinkSocket;
-use crate::sys::poll::await_readable;
 use crate::sys::process::{
     become_nobody, close_others, is_like, keep_memory_private, leave, parent, set_name, split, stand_apart,
-    take_signals_again,
 };
 use crate::sys::unix::Messages;
 use crate::types::{NetnsName, NicName};
-use crate::wire::push;
 
 /// Most interfaces that are looked after.
 const GUARDED: usize = 4096;
@@ -41,7 +38,7 @@ pub(super) fn run(line: Messages, rules: Rules) -> ! {
     let _ = keep_memory_private();
     set_name(c"tap-rs-keeper");
     let served = std::panic::catch_unwind(|| {
-        let mut desk = Desk { rules, tunnel, guarded: Vec::new() };
+        let mut desk = Desk { rules, tunnel, guarded: Vec::new(), up: false };
         desk.serve(&line);
         desk.clean_up();
     });
@@ -54,6 +51,8 @@ struct Desk {
     tunnel: u32,
     /// What must not stay as it is when the tunnel is gone.
     guarded: Vec<Guarded>,
+    /// The NICs were set up: at the end the program for that is run.
+    up: bool,
 }
 
 impl Desk {
@@ -151,8 +150,15 @@ impl Desk {
                 let limit = parts.0.first_chunk().map(|ms| Duration::from_millis(u64::from_ne_bytes(*ms)));
                 let (limit, to, text) =
                     (limit.ok_or_else(bad)?, fds.pop().ok_or_else(bad)?, fds.pop().ok_or_else(bad)?);
-                let policy = &self.rules.script;
-                in_a_child(|| play(policy, text.into(), limit, to.into())).map(|()| None)
+                let task = Task::Script { policy: &self.rules.script, limit };
+                in_a_child(|| play(&task, text.into(), &to.into())).map(|()| None)
+            }
+            Question::Hook => {
+                let (to, text) = (fds.pop().ok_or_else(bad)?, fds.pop().ok_or_else(bad)?);
+                let hook = Hook::ALL.into_iter().find(|h| h.key().as_bytes() == parts.0).ok_or_else(bad)?;
+                self.up |= hook == Hook::Up;
+                let Some(task) = Task::hook(&self.rules.hooks, hook) else { return Ok(None) };
+                in_a_child(|| play(&task, text.into(), &to.into())).map(|()| None)
             }
             Question::Resolve => {
                 let (port, name) = parts.0.split_first_chunk::<2>().ok_or_else(bad)?;
@@ -183,6 +189,9 @@ impl Desk {
         }
         if !spaces.is_empty() {
             self.remove(spaces);
+        }
+        if let Some(task) = Task::hook(&self.rules.hooks, Hook::Down).filter(|_| self.up) {
+            task.run_alone(self.rules.words.text());
         }
         if let Some(pid) = &self.rules.pid {
             let _ = fs::remove_file(pid);
@@ -285,48 +294,6 @@ fn in_a_child(work: impl FnOnce()) -> io::Result<()> {
     // Whatever becomes of it, the child does not go on as a keeper.
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     leave(u8::from(done.is_err()))
-}
-
-/// Runs a script if the policy allows it, and says how it goes.
-fn play(policy: &ScriptPolicy, text: File, limit: Duration, to: Stream) {
-    take_signals_again();
-    let said = match read(text).and_then(|bytes| play_out(policy, &bytes, limit, &to)) {
-        Ok(said) => said,
-        Err(e) => Said::Failed(&e.to_string()).text(),
-    };
-    let _ = (&to).write_all(said.as_bytes());
-}
-
-/// A copy, so that nobody changes what has been checked.
-fn read(mut text: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    text.rewind()?;
-    text.take(push::MAX_LEN as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn play_out(policy: &ScriptPolicy, bytes: &[u8], limit: Duration, to: &Stream) -> io::Result<String> {
-    if let Err(e) = allowed(policy, bytes) {
-        return Ok(Said::Failed(&e.to_string()).text());
-    }
-    to.set_write_timeout(Some(PATIENCE))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let say = |line: &str| {
-            // Nobody listens any more: then the script is stopped anyway.
-            let _ = (&*to).write_all(Said::Line(line).text().as_bytes());
-        };
-        // The tunnel says nothing on this line, so that it can only be closed.
-        let closed = await_readable(to.as_fd().try_clone_to_owned()?)?;
-        let run = run_with(Script { bytes, limit }, say);
-        tokio::select! {
-            ended = run => Ok(match ended {
-                Ok(outcome) => Said::Ended(outcome).text(),
-                Err(e) => Said::Failed(&e.to_string()).text(),
-            }),
-            _ = closed.readable() => Ok(String::new()),
-        }
-    })
 }
 
 /// Resolves a name, as nobody: what comes from a name server is read by a process that may do nothing.

@@ -17,9 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber, callsite, info, warn};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing::{Event, Level, callsite, info, warn};
 
 use super::ASKED;
 
@@ -66,14 +64,9 @@ struct Counts {
     hid: Notify,
 }
 
-/// Keeps events from the layers behind it.
-pub(super) struct Limit(Arc<Counts>);
-
-impl Limit {
-    /// The one of this process.
-    pub(super) fn shared() -> Self {
-        Self(shared())
-    }
+/// May this be told? If not, it is counted.
+pub(super) fn admits(event: &Event<'_>) -> bool {
+    shared().admits(event)
 }
 
 fn shared() -> Arc<Counts> {
@@ -81,16 +74,14 @@ fn shared() -> Arc<Counts> {
     Arc::clone(COUNTS.get_or_init(Arc::default))
 }
 
-impl<S: Subscriber> Layer<S> for Limit {
-    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        let meta = event.metadata();
-        *meta.level() > Level::INFO || meta.target() == ASKED || self.0.admit(event, Instant::now())
-    }
-}
-
 impl Counts {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Window>> {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admits(&self, event: &Event<'_>) -> bool {
+        let meta = event.metadata();
+        *meta.level() > Level::INFO || meta.target() == ASKED || self.admit(event, Instant::now())
     }
 
     fn admit(&self, event: &Event<'_>, now: Instant) -> bool {
@@ -231,10 +222,19 @@ impl Visit for Said {
 mod tests {
     use std::io::Write;
 
+    use tracing_subscriber::layer::Context;
     use tracing_subscriber::layer::SubscriberExt as _;
-    use tracing_subscriber::{fmt, registry};
+    use tracing_subscriber::{Layer, fmt, registry};
 
     use super::*;
+
+    struct Limit(Arc<Counts>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Limit {
+        fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+            self.0.admits(event)
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);

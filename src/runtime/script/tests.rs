@@ -145,7 +145,7 @@ fn an_interpreter_off_the_list_is_not_started() {
 fn a_missing_interpreter_is_named() {
     let interpreter = Interpreter { path: "/nonexistent/sh", argument: None };
     let error = alone(async {
-        Group::start(&interpreter, &sealed_memfd(b"").unwrap(), io::pipe().unwrap().1).err().unwrap()
+        Group::start(&mut Command::new(interpreter.path), None, io::pipe().unwrap().1).err().unwrap()
     });
     assert!(error.to_string().contains("/nonexistent/sh does not start"), "{error}");
 }

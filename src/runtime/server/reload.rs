@@ -1,5 +1,6 @@
 //! A new config for a server that runs: all of it, or nothing.
 
+use std::mem::take;
 use std::time::Instant;
 
 use tracing::{error, info};
@@ -14,7 +15,13 @@ use crate::runtime::reload::{Reloaded, server_difference};
 impl Host {
     /// Reads the config again and takes it over; with `dry_run`, only says what would change.
     pub(super) fn reload(&mut self, now: Instant, dry_run: bool) -> Result<Reloaded, String> {
+        if !dry_run {
+            self.supervisor.reloading();
+        }
         let done = self.try_reload(now, dry_run);
+        if !dry_run {
+            self.supervisor.ready();
+        }
         match &done {
             Ok(told) if told.applied => info!(clients = self.config.clients.len(), "config reloaded"),
             Ok(_) => {}
@@ -48,7 +55,8 @@ impl Host {
         log::set(config.common.log);
         // What counts from the next start is told again by the next reload.
         let (bind, daemon) = (self.config.bind, self.config.common.daemon.take());
-        self.config = ServerConfig { bind, common: Common { daemon, ..config.common }, ..config };
+        let hooks = take(&mut self.config.common.hooks);
+        self.config = ServerConfig { bind, common: Common { daemon, hooks, ..config.common }, ..config };
         told.applied = true;
         Ok(told)
     }

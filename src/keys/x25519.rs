@@ -1,26 +1,22 @@
-//! X25519 of AWS-LC, without the key objects around it: those know every other curve and kind of key too, and a
-//! program that names them carries 1.3 MB of code that it never runs.
+//! X25519 (RFC 7748): the one function behind key pairs and handshakes.
 
+use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 /// The public key of a private one (RFC 7748, section 6.1).
 pub fn public_key(private: &[u8; 32]) -> [u8; 32] {
-    let mut public = [0; 32];
-    // SAFETY: both pointers are to 32 bytes, which is what the function reads and writes (openssl/curve25519.h).
-    unsafe { aws_lc_sys::X25519_public_from_private(public.as_mut_ptr(), private.as_ptr()) };
-    public
+    PublicKey::from(&StaticSecret::from(*private)).to_bytes()
 }
 
 /// The shared secret of a private key and somebody's public one; `None` where it would be all zero, because the
 /// public key is a point of low order (RFC 7748, section 6.1).
 pub fn shared_secret(private: &[u8; 32], public: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
-    let mut shared = Zeroizing::new([0; 32]);
-    // SAFETY: all pointers are to 32 bytes, which is what the function reads and writes (openssl/curve25519.h).
-    let done = unsafe { aws_lc_sys::X25519(shared.as_mut_ptr(), private.as_ptr(), public.as_ptr()) };
-    (done == 1 && *shared != [0; 32]).then_some(shared)
+    let shared = StaticSecret::from(*private).diffie_hellman(&PublicKey::from(*public));
+    shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

@@ -1,0 +1,43 @@
+//! The tiny flavour listens to nobody.
+
+use std::convert::Infallible;
+use std::path::Path;
+
+use super::Request;
+
+/// Where the sockets of the full flavour are (FHS 3.0, 3.15).
+pub const FOLDER: &str = "/run/tap-rs";
+
+/// Hears nothing.
+pub struct Listener;
+
+impl Listener {
+    /// One that has no socket.
+    pub fn open(_config: &Path) -> Self {
+        Self
+    }
+
+    /// Pending for ever.
+    pub async fn next(&mut self) -> Asker {
+        std::future::pending().await
+    }
+}
+
+/// Who asked, and what: nobody.
+pub struct Asker {
+    /// What is wanted.
+    pub request: Request,
+    nobody: Infallible,
+}
+
+impl Asker {
+    /// Never called.
+    pub fn answer<T>(self, _document: &T) {
+        match self.nobody {}
+    }
+
+    /// Never called.
+    pub fn refuse(self, _why: impl Into<String>) {
+        match self.nobody {}
+    }
+}
