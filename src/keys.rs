@@ -377,6 +377,29 @@ mod tests {
     }
 
     #[test]
+    fn a_written_pre_shared_key_reads_back_and_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("psk");
+        let key = PresharedKey(*decode(PRIVATE.as_bytes()).unwrap());
+        assert_eq!(*key.to_base64(), PRIVATE);
+        key.write_new(&path).unwrap();
+        assert_eq!(PresharedKey::read(&path).unwrap().as_bytes(), key.as_bytes());
+        assert!(key.write_new(&path).unwrap_err().0.contains("exists"));
+    }
+
+    #[test]
+    fn a_private_keys_file_is_no_public_key_where_the_public_one_is_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        PrivateKey::from_text(PRIVATE.as_bytes()).unwrap().write_new(&path).unwrap();
+        let why = PublicKey::from_text_or_file("k", folder.path()).unwrap_err().0;
+        assert!(why.contains("is a private key's file") && why.contains("k.pub"), "{why}");
+        // What lies beside it is another's: nothing shows that this is private.
+        std::fs::write(folder.path().join("k.pub"), PRIVATE).unwrap();
+        assert!(PublicKey::from_text_or_file("k", folder.path()).is_ok());
+    }
+
+    #[test]
     fn no_private_key_is_left_where_the_public_one_cannot_be_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("k");

@@ -46,13 +46,13 @@ drop_reasons! {
     BadCookie = "bad_cookie",
     /// Noise refused the handshake message.
     BadHandshake = "bad_handshake",
-    /// A handshake datagram that nobody waits for in this state.
+    /// A handshake datagram or a control message that nobody waits for in this state.
     Unexpected = "unexpected",
     /// A valid handshake with a static key that is not in the allow-list.
     UnknownKey = "unknown_key",
     /// A listed client that has not been let in, or not yet.
     Unverified = "unverified",
-    /// Over the rate that handshakes from one source may come at.
+    /// Over the rate that handshakes from one source, or offers and enrolments from one peer, may come at.
     RateLimited = "rate_limited",
     /// The bounded queue to the control plane was full.
     QueueFull = "queue_full",
@@ -73,6 +73,8 @@ drop_reasons! {
     BadRecord = "bad_record",
     /// A control message that does not parse.
     BadControl = "bad_control",
+    /// An offer that cannot be, a piece of it out of place, or a whole that is not what was offered.
+    BadPush = "bad_push",
     /// A record for a NIC that is not the session's.
     UnknownNic = "unknown_nic",
     /// Offload metadata that the frame's own headers do not bear out.

@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use tap_rs::metrics::DropReason;
 use tap_rs::proto::pull::{Pull, chunk, hash_of, revision_of};
 use tap_rs::wire::control::{CHUNK_LEN, Control};
 use tap_rs::wire::push::MAX_LEN;
@@ -42,8 +43,12 @@ pub fn run(data: &[u8]) {
     while let Some(op) = input.next() {
         now += Duration::from_millis(u64::from(op >> 4) * 20);
         match op & 7 {
-            0 => pull.handle_offer(now, revision, blob.len() as u32, hash),
-            1 => pull.handle_offer(now, input.u64(), length(&mut input), hash),
+            0 => {
+                let _ = pull.handle_offer(now, revision, blob.len() as u32, hash);
+            }
+            1 => {
+                let _ = pull.handle_offer(now, input.u64(), length(&mut input), hash);
+            }
             2 => pull.handle_revision(now, if op & 8 == 0 { revision } else { input.u64() }),
             3 => pull.restart(now),
             4 => {
@@ -69,8 +74,8 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn check(got: Option<(u64, Vec<u8>)>, blob: &[u8], delivered: &mut bool) {
-    if let Some((_, got)) = got {
+fn check(got: Result<Option<(u64, Vec<u8>)>, DropReason>, blob: &[u8], delivered: &mut bool) {
+    if let Ok(Some((_, got))) = got {
         assert!(got == blob, "what is delivered is what was offered");
         assert!(!std::mem::replace(delivered, true), "once");
     }

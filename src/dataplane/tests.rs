@@ -2,6 +2,7 @@
 
 mod hold;
 mod probe;
+mod violations;
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;

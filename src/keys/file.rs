@@ -230,6 +230,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_there_or_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert!(read_public(&at("none")).unwrap_err().0.contains("is neither a key in base64 nor a file"));
+        let why = read_public(folder.path()).unwrap_err().0;
+        assert!(why.starts_with("cannot read"), "{why}");
+        write_new(&at("k"), 0o600, LINE).unwrap();
+        assert!(write_new(&at("k"), 0o600, LINE).unwrap_err().0.contains("never overwritten"));
+        assert!(write_new(&at("no/k"), 0o600, LINE).unwrap_err().0.contains("mkdir -p"));
+        symlink(at("k"), at("link")).unwrap();
+        assert!(refusal(&at("link")).contains("realpath"));
+    }
+
+    #[test]
+    fn a_file_of_the_longest_length_is_read_and_one_byte_more_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        for (len, taken) in [(0, true), (FILE_MAX, true), (FILE_MAX + 1, false)] {
+            std::fs::write(&path, vec![b'a'; len]).unwrap();
+            assert_eq!(read_public(&path).is_ok_and(|b| b.len() == len), taken, "{len}");
+        }
+    }
+
+    #[test]
+    fn roots_files_are_trusted_by_everybody_and_others_files_by_their_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        write_new(&path, 0o600, LINE).unwrap();
+        let meta = std::fs::metadata(&path).unwrap();
+        assert_eq!(meta.uid(), effective_user());
+        assert_eq!(trusted(&path, &meta, meta.uid() + 1).is_ok(), meta.uid() == 0);
+    }
+
+    #[test]
     fn a_file_of_another_user_is_refused_with_the_chown() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("k");

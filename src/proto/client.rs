@@ -204,10 +204,10 @@ impl Client {
                     self.peer.handle_pong(now, token, from, &mut self.out);
             }
             Control::Offer { revision, length, hash } => {
-                self.pull.handle_offer(now, revision, length, &hash);
+                self.pull.handle_offer(now, revision, length, &hash)?;
             }
             Control::Chunk { revision, offset, bytes } => {
-                if let Some((revision, blob)) = self.pull.handle_chunk(now, revision, offset, bytes) {
+                if let Some((revision, blob)) = self.pull.handle_chunk(now, revision, offset, bytes)? {
                     self.out.event(SERVER, Event::Push { revision, blob });
                 }
             }

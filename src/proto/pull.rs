@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use crate::metrics::DropReason;
 use crate::wire::control::{CHUNK_LEN, Control};
 use crate::wire::push::MAX_LEN;
 
@@ -19,7 +20,8 @@ const WINDOW: usize = 64;
 /// A GET that is not answered is sent again after three round trips, within these bounds.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How long after a blob with a wrong hash, or an OFFER that cannot be, the client asks again.
+/// How long after a blob with a wrong hash, or an OFFER that cannot be, the client asks again; and how long after it has
+/// taken an OFFER it takes another, so that a server that changes its mind without end costs room and work once a second.
 const REPENT: Duration = Duration::from_secs(1);
 
 /// The first eight bytes of a blob's SHA-256, little-endian, and never 0.
@@ -38,6 +40,8 @@ pub struct Pull {
     state: State,
     /// The last revision that was delivered; 0: none yet.
     delivered: u64,
+    /// When an OFFER was last taken.
+    taken: Option<Instant>,
 }
 
 enum State {
@@ -58,7 +62,7 @@ struct Pulling {
 impl Pull {
     /// Nothing is known yet: asks at once.
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Asking { next: now }, delivered: 0 }
+        Self { state: State::Asking { next: now }, delivered: 0, taken: None }
     }
 
     /// A new session: whatever is offered there is asked for.
@@ -80,20 +84,32 @@ impl Pull {
         }
     }
 
-    /// The server made an offer.
-    pub fn handle_offer(&mut self, now: Instant, revision: u64, length: u32, hash: &[u8; 32]) {
+    /// The server made an offer. `BadPush`: one that cannot be; `RateLimited`: sooner after another than once a second.
+    /// Either way it is asked for again.
+    pub fn handle_offer(
+        &mut self,
+        now: Instant,
+        revision: u64,
+        length: u32,
+        hash: &[u8; 32],
+    ) -> Result<(), DropReason> {
         let length = length as usize;
         if revision == 0 || revision == self.delivered {
             self.state = State::Settled;
-            return;
+            return Ok(());
         }
         if matches!(&self.state, State::Pulling(p) if p.revision == revision) {
-            return;
+            return Ok(());
         }
         if length == 0 || length > MAX_LEN || revision != revision_of(hash) {
             self.state = State::Asking { next: now + REPENT };
-            return;
+            return Err(DropReason::BadPush);
         }
+        if let Some(next) = self.taken.map(|t| t + REPENT).filter(|next| now < *next) {
+            self.state = State::Asking { next };
+            return Err(DropReason::RateLimited);
+        }
+        self.taken = Some(now);
         let count = length.div_ceil(CHUNK_LEN);
         // A time long past, as far as this clock reaches: every chunk is due.
         let due = now.checked_sub(PATIENCE.1).unwrap_or(now);
@@ -104,28 +120,35 @@ impl Pull {
             chunks: vec![Some(due); count],
             missing: count,
         }));
+        Ok(())
     }
 
     /// A piece came in. Returns the blob and its revision when it was the last one and the hash is right.
+    /// `BadPush`: it is out of place, or the hash is wrong; `Unexpected`: it is of no blob that was asked for.
     pub fn handle_chunk(
         &mut self,
         now: Instant,
         revision: u64,
         offset: u32,
         bytes: &[u8],
-    ) -> Option<(u64, Vec<u8>)> {
-        let State::Pulling(p) = &mut self.state else { return None };
-        if p.revision != revision || !p.place(offset as usize, bytes) || p.missing > 0 {
-            return None;
+    ) -> Result<Option<(u64, Vec<u8>)>, DropReason> {
+        let p = match &mut self.state {
+            State::Pulling(p) if p.revision == revision => p,
+            // A GET that was sent twice is answered twice.
+            _ if revision == self.delivered => return Ok(None),
+            _ => return Err(DropReason::Unexpected),
+        };
+        if !p.place(offset as usize, bytes)? || p.missing > 0 {
+            return Ok(None);
         }
         let blob = std::mem::take(&mut p.blob);
         if hash_of(&blob) != p.hash {
             self.state = State::Asking { next: now + REPENT };
-            return None;
+            return Err(DropReason::BadPush);
         }
         self.delivered = revision;
         self.state = State::Settled;
-        Some((revision, blob))
+        Ok(Some((revision, blob)))
     }
 
     /// When there is something to send.
@@ -159,18 +182,23 @@ impl Pulling {
         self.chunks.iter().enumerate().filter_map(|(i, asked)| Some((i, (*asked)?))).take(WINDOW)
     }
 
-    fn place(&mut self, offset: usize, bytes: &[u8]) -> bool {
+    /// False where it is there already.
+    fn place(&mut self, offset: usize, bytes: &[u8]) -> Result<bool, DropReason> {
         let (index, rest) = (offset / CHUNK_LEN, offset % CHUNK_LEN);
         let want = self.blob.len().saturating_sub(offset).min(CHUNK_LEN);
         if rest != 0 || bytes.len() != want {
-            return false;
+            return Err(DropReason::BadPush);
         }
-        let Some(chunk) = self.chunks.get_mut(index).filter(|c| c.is_some()) else { return false };
-        let Some(place) = self.blob.get_mut(offset..).and_then(|b| b.get_mut(..want)) else { return false };
+        let place = self.blob.get_mut(offset..).and_then(|b| b.get_mut(..want));
+        let (Some(chunk), Some(place)) = (self.chunks.get_mut(index), place) else {
+            return Err(DropReason::BadPush);
+        };
+        if chunk.take().is_none() {
+            return Ok(false);
+        }
         place.copy_from_slice(bytes);
-        *chunk = None;
         self.missing = self.missing.saturating_sub(1);
-        true
+        Ok(true)
     }
 
     fn ask(&mut self, now: Instant, patience: Duration) -> Vec<Control<'static>> {
@@ -223,9 +251,9 @@ mod tests {
                 }
                 let Control::Get { revision: r, offset } = message else { panic!("{message:?}") };
                 if r == 0 {
-                    pull.handle_offer(now, revision, blob.len() as u32, &hash);
+                    pull.handle_offer(now, revision, blob.len() as u32, &hash).unwrap();
                 } else if let Some(Control::Chunk { revision, offset, bytes }) = chunk(blob, r, offset)
-                    && let Some((_, got)) = pull.handle_chunk(now, revision, offset, bytes)
+                    && let Some((_, got)) = pull.handle_chunk(now, revision, offset, bytes).unwrap()
                 {
                     return (now - start, got);
                 }
@@ -256,31 +284,39 @@ mod tests {
         let now = Instant::now();
         let mut pull = Pull::new(now);
         let hash = hash_of(b"right");
-        pull.handle_offer(now, revision_of(&hash), 5, &hash);
-        assert_eq!(pull.handle_chunk(now, revision_of(&hash), 0, b"wrong"), None);
+        pull.handle_offer(now, revision_of(&hash), 5, &hash).unwrap();
+        assert_eq!(pull.handle_chunk(now, revision_of(&hash), 0, b"wrong"), Err(DropReason::BadPush));
         assert_eq!(pull.poll_timeout(None), Some(now + REPENT));
     }
 
     #[test]
-    fn misplaced_chunks_are_ignored() {
+    fn misplaced_chunks_are_dropped() {
         let now = Instant::now();
         let mut pull = Pull::new(now);
         let blob = vec![1; 2000];
         let hash = hash_of(&blob);
         let revision = revision_of(&hash);
-        pull.handle_offer(now, revision, 2000, &hash);
-        for (r, offset, len) in [
-            (revision ^ 1, 0, 1024),
-            (revision, 1, 1024),
-            (revision, 0, 1023),
-            (revision, 1024, 1024),
-            (revision, 4096, 0),
+        pull.handle_offer(now, revision, 2000, &hash).unwrap();
+        let (bad, foreign) = (Err(DropReason::BadPush), Err(DropReason::Unexpected));
+        for (r, offset, len, want) in [
+            (revision ^ 1, 0, 1024, foreign),
+            (revision, 1, 1024, bad.clone()),
+            (revision, 0, 1023, bad.clone()),
+            (revision, 1024, 1024, bad.clone()),
+            (revision, 2048, 0, bad.clone()),
+            (revision, 4096, 0, bad),
         ] {
-            assert_eq!(pull.handle_chunk(now, r, offset, &vec![1; len]), None);
+            assert_eq!(pull.handle_chunk(now, r, offset, &vec![1; len]), want, "{offset}");
         }
         assert_eq!(pull.handle_timeout(now, None).len(), 2);
-        assert_eq!(pull.handle_chunk(now, revision, 0, &blob[..1024]), None);
-        assert_eq!(pull.handle_chunk(now, revision, 1024, &blob[1024..]), Some((revision, blob)));
+        let mut take = |offset: usize| {
+            let end = blob.len().min(offset + CHUNK_LEN);
+            pull.handle_chunk(now, revision, offset as u32, &blob[offset..end])
+        };
+        assert_eq!(take(0), Ok(None));
+        assert_eq!(take(0), Ok(None), "again, which is nobody's fault");
+        assert_eq!(take(1024), Ok(Some((revision, blob.clone()))));
+        assert_eq!(take(1024), Ok(None), "late, which is nobody's fault");
     }
 
     #[test]
@@ -289,11 +325,11 @@ mod tests {
         let mut pull = Pull::new(now);
         let hash = hash_of(b"blob");
         let revision = revision_of(&hash);
-        pull.handle_offer(now, revision, 4, &hash);
-        assert!(pull.handle_chunk(now, revision, 0, b"blob").is_some());
+        pull.handle_offer(now, revision, 4, &hash).unwrap();
+        assert!(pull.handle_chunk(now, revision, 0, b"blob").unwrap().is_some());
         pull.handle_revision(now, revision);
         pull.restart(now);
-        pull.handle_offer(now, revision, 4, &hash);
+        pull.handle_offer(now, revision, 4, &hash).unwrap();
         assert_eq!(pull.poll_timeout(None), None);
         pull.handle_revision(now, revision ^ 1);
         assert_eq!(pull.poll_timeout(None), Some(now));
@@ -305,8 +341,24 @@ mod tests {
         let mut pull = Pull::new(now);
         let hash = hash_of(b"x");
         for (revision, length) in [(revision_of(&hash), u32::MAX), (revision_of(&hash), 0), (5, 10)] {
-            pull.handle_offer(now, revision, length, &hash);
+            assert_eq!(pull.handle_offer(now, revision, length, &hash), Err(DropReason::BadPush));
             assert_eq!(pull.poll_timeout(None), Some(now + REPENT));
         }
+    }
+
+    #[test]
+    fn offers_that_change_without_end_are_taken_once_a_second() {
+        let start = Instant::now();
+        let mut pull = Pull::new(start);
+        let offer = |pull: &mut Pull, at: u64, blob: &[u8]| {
+            let hash = hash_of(blob);
+            pull.handle_offer(start + Duration::from_millis(at), revision_of(&hash), 1 << 20, &hash)
+        };
+        assert_eq!(offer(&mut pull, 0, b"0"), Ok(()));
+        for at in 1..1000 {
+            assert_eq!(offer(&mut pull, at, &at.to_le_bytes()), Err(DropReason::RateLimited));
+        }
+        assert_eq!(pull.poll_timeout(None), Some(start + REPENT), "then it asks what holds by now");
+        assert_eq!(offer(&mut pull, 1000, b"the last"), Ok(()));
     }
 }

@@ -92,6 +92,11 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
+    fn the_window_is_as_wide_as_the_protocol_says() {
+        assert_eq!(Window::SIZE, 8192);
+    }
+
+    #[test]
     fn each_number_is_taken_once_within_the_window() {
         let mut w = Window::new();
         assert_eq!(w.commit(0), Ok(true));

@@ -241,10 +241,14 @@ impl Server {
                 client.peer.send(now, &piece, out);
             }
             Control::Status { revision, state, code } => {
+                client.may_talk(now)?;
                 client.peer.send(now, &Control::Status { revision, state, code }, out);
                 out.event(id, Event::Status { revision, state, code });
             }
-            Control::Report(report) => out.event(id, Event::Report(report)),
+            Control::Report(report) => {
+                client.may_talk(now)?;
+                out.event(id, Event::Report(report));
+            }
             Control::Bye => {
                 client.peer.clear(out);
                 out.event(id, Event::Bye);

@@ -234,6 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_is_taken_apart_into_lane_and_number() {
+        let (mut lanes, opener) = pair(Suite::Aes);
+        let mut later = (0..4).map_while(|_| lanes.take()).last().unwrap();
+        for seq in 0..3 {
+            let mut d = vec![0; DATA_OVERHEAD + 1];
+            later.seal(&mut d).unwrap();
+            let opened = opener.open(&mut d).unwrap();
+            assert_eq!((opened.lane, opened.seq), (3, seq));
+        }
+        assert_eq!(opener.index(), 20);
+        assert_eq!(REJECT_AFTER_DATAGRAMS, 1 << 26);
+        assert_eq!(REKEY_AFTER_DATAGRAMS, 1 << 24);
+    }
+
+    #[test]
     fn what_one_side_seals_the_other_opens_once() {
         for suite in Suite::ALL {
             let (mut lanes, opener) = pair(suite);

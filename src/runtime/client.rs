@@ -307,11 +307,13 @@ impl Session {
                 self.advise(greeted);
                 self.resolver.again();
             }
-            Event::Probe { token, nic } => self.probes(now, |probes, cx| {
-                if let Err(reason) = probes.handle_probe(SERVER, (token, nic), cx) {
-                    debug!(reason = reason.label(), "dropped");
+            Event::Probe { token, nic } => {
+                let mut taken = Ok(());
+                self.probes(now, |probes, cx| taken = probes.handle_probe(SERVER, (token, nic), cx));
+                if let Err(reason) = taken {
+                    self.plane.refuse(reason);
                 }
-            }),
+            }
             Event::Probed(probed) => {
                 self.probes(now, |probes, cx| probes.handle_probed(SERVER, &probed, cx));
             }
@@ -404,7 +406,7 @@ impl Session {
             Notice::Moved { .. } | Notice::Wake { .. } | Notice::RekeyWanted { .. } => Ok(()),
         };
         if let Err(reason) = taken {
-            self.plane.count(reason);
+            self.plane.refuse(reason);
         }
         Ok(())
     }

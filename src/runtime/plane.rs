@@ -37,7 +37,7 @@ pub struct Plane {
     /// For the control loop's own datagrams.
     socket: UdpSocket,
     next_key: u32,
-    /// What the state machines have refused.
+    /// What control refused of what the workers handed on.
     refused: Drops,
 }
 
@@ -209,17 +209,17 @@ impl Plane {
         self.all(|| Command::RemoveNic(nic));
     }
 
-    /// Packets that were dropped, by reason, over all workers and the control loop.
-    pub fn drops(&self) -> Vec<(DropReason, u64)> {
-        let workers = |reason| self.workers.iter().map(|w| w.counters().drops.of(reason)).sum::<u64>();
-        let of = |reason| workers(reason).saturating_add(self.refused.of(reason));
-        DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
-    }
-
-    /// A state machine has refused a datagram or a message.
-    pub fn count(&self, reason: DropReason) {
+    /// Counts what a worker handed on and control refused: a handshake, or a control message.
+    pub fn refuse(&self, reason: DropReason) {
         debug!(reason = reason.label(), "dropped");
         self.refused.count(reason);
+    }
+
+    /// Packets that were dropped, by reason, over all workers and control.
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        let all = || self.workers.iter().map(|w| &w.counters().drops).chain([&self.refused]);
+        let of = |reason| all().map(|drops| drops.of(reason)).sum();
+        DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
     }
 
     /// Logs what was dropped before it was known to be a NIC's.

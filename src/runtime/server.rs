@@ -300,11 +300,13 @@ impl Host {
                     "two boxes use this client's key in turn; give each its own with `tap-rs keygen`"
                 );
             }
-            Event::Probe { token, nic } => self.probes(now, |probes, cx| {
-                if let Err(reason) = probes.handle_probe(peer, (token, nic), cx) {
-                    debug!(reason = reason.label(), "dropped");
+            Event::Probe { token, nic } => {
+                let mut taken = Ok(());
+                self.probes(now, |probes, cx| taken = probes.handle_probe(peer, (token, nic), cx));
+                if let Err(reason) = taken {
+                    self.plane.refuse(reason);
                 }
-            }),
+            }
             Event::Probed(probed) => {
                 self.probes(now, |probes, cx| probes.handle_probed(peer, &probed, cx));
             }
@@ -449,7 +451,7 @@ impl Host {
             Notice::RekeyWanted { .. } | Notice::Claimed { .. } => Ok(()),
         };
         if let Err(reason) = taken {
-            self.plane.count(reason);
+            self.plane.refuse(reason);
         }
         Ok(())
     }

@@ -431,6 +431,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_longer_or_more_than_there_may_be_is_refused() {
+        for (len, taken) in [(0, true), (1, true), (CHUNK_LEN, true), (CHUNK_LEN + 1, false)] {
+            let bytes = vec![7; len];
+            let message = Control::Chunk { revision: 1, offset: 0, bytes: &bytes };
+            assert_eq!(message.encode().len(), 13 + len);
+            assert_eq!(Control::decode(&message.encode()).is_ok(), taken, "{len} bytes");
+        }
+        assert_eq!(MAX_LEN, 1037);
+        for count in [0, 1, REPORT_NICS] {
+            let message =
+                Control::Report(Report { nics: vec![NicReport::default(); count], ..Report::default() });
+            assert_eq!(Control::decode(&message.encode()), Ok(message.clone()), "{count} NICs");
+        }
+        let full = Report { nics: vec![NicReport::default(); REPORT_NICS], ..Report::default() };
+        let mut one_more = Control::Report(full).encode();
+        one_more[25] += 1;
+        one_more.extend([0; 34]);
+        assert_eq!(Control::decode(&one_more), Err(DropReason::BadControl));
+    }
+
+    #[test]
     fn a_tally_is_taken_whole_or_not_at_all() {
         let tally = Some(Tally { expected: 9, arrived: 7 });
         let ping = Control::Ping { token: 1, tally };

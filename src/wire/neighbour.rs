@@ -187,23 +187,29 @@ mod tests {
         }
     }
 
-    fn read(message: &[u8]) -> Result<Nd<'static>, Unreadable> {
-        let frame = to_nic(true, 58, message).leak();
-        let ip = Ip::parse(frame, frame.len(), &Link::parse(frame).unwrap()).unwrap();
-        let kind = NdKind::of(frame, &ip)?.expect("neighbour discovery");
-        let nd = Nd::parse(frame, &ip, kind)?;
+    fn read(message: &[u8]) -> Result<(), Unreadable> {
+        read_then(message, |_| ())
+    }
+
+    fn read_then<R>(message: &[u8], then: impl FnOnce(Nd<'_>) -> R) -> Result<R, Unreadable> {
+        let frame = to_nic(true, 58, message);
+        let ip = Ip::parse(&frame, frame.len(), &Link::parse(&frame).unwrap()).unwrap();
+        let kind = NdKind::of(&frame, &ip)?.expect("neighbour discovery");
+        let nd = Nd::parse(&frame, &ip, kind)?;
         nd.link_addresses_are(|_| true)?;
-        Ok(nd)
+        Ok(then(nd))
     }
 
     #[test]
     fn options_are_walked_to_their_end() {
         let mac = |k| [k, 1, 2, 0, 0, 0, 0, 0x99];
         let other = [[5, 2].as_slice(), &[0; 14]].concat();
-        let nd = read(&nd(135, NIC6, &[&mac(1), &other, &mac(2)])).unwrap();
-        assert_eq!((nd.kind, nd.target), (NdKind::NeighbourSolicitation, Some(NIC6)));
-        assert_eq!(nd.link_addresses_are(|m| m == HOST), Ok(true));
-        assert_eq!(nd.link_addresses_are(|m| m == NIC), Ok(false));
+        let seen = read_then(&nd(135, NIC6, &[&mac(1), &other, &mac(2)]), |nd| {
+            assert_eq!((nd.kind, nd.target), (NdKind::NeighbourSolicitation, Some(NIC6)));
+            assert_eq!(nd.link_addresses_are(|m| m == HOST), Ok(true));
+            assert_eq!(nd.link_addresses_are(|m| m == NIC), Ok(false));
+        });
+        assert_eq!(seen, Ok(()));
     }
 
     #[test]

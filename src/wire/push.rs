@@ -244,6 +244,102 @@ mod tests {
     }
 
     #[test]
+    fn what_no_nic_can_be_is_refused() {
+        let spec = NicSpec {
+            name: "mv0".parse().unwrap(),
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            addrs: vec!["10.0.0.7/24".parse().unwrap()],
+            mtu: 1500.try_into().unwrap(),
+        };
+        let nic = PushedNic { id: NicId(0), spec, parent: None };
+        let blob = Push { nics: vec![nic], ..Push::default() }.encode().unwrap();
+        assert!(Push::decode(&blob).is_ok());
+        let name = blob.windows(3).position(|w| w == b"mv0").unwrap();
+        let with = |at: usize, bytes: &[u8]| {
+            let mut bad = blob.clone();
+            bad[at..at + bytes.len()].copy_from_slice(bytes);
+            bad
+        };
+        for (what, bad) in [
+            ("another version", with(0, &[2])),
+            ("a mode that there is not", with(1, &[3])),
+            ("more NICs than there are", with(2, &[2])),
+            ("more NICs than there can be", with(2, &[0xff, 0xff])),
+            ("more script than there is", with(4, &[1])),
+            ("4 GiB of script", with(4, &[0xff; 4])),
+            ("a group's MAC", with(10, &[3])),
+            ("a MAC of zeros", with(10, &[0; 6])),
+            ("an MTU of 67", with(16, &67u16.to_le_bytes())),
+            ("an MTU of 9001", with(16, &9001u16.to_le_bytes())),
+            ("a name with a slash", with(name, b"../")),
+            ("a name with a space", with(name, b"a b")),
+            ("a name that ends a string", with(name, &[0])),
+            ("half of it", blob[..blob.len() / 2].to_vec()),
+            ("nothing", vec![]),
+        ] {
+            assert!(Push::decode(&bad).is_err(), "{what}: {bad:?}");
+        }
+    }
+
+    /// A push of this many NICs, with this many addresses on the first, and a script of this many bytes.
+    fn large(nics: usize, addrs: usize, script: usize) -> Push {
+        let nic = |n: usize| PushedNic {
+            id: NicId(n as u16),
+            spec: NicSpec {
+                name: "mv0".parse().unwrap(),
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                addrs: vec!["10.0.0.7/24".parse().unwrap(); if n == 0 { addrs } else { 0 }],
+                mtu: 1500.try_into().unwrap(),
+            },
+            parent: None,
+        };
+        Push { nics: (0..nics).map(nic).collect(), script: vec![7; script], ..Push::default() }
+    }
+
+    #[test]
+    fn the_most_there_may_be_crosses_and_one_more_does_not() {
+        for (nics, addrs, taken) in [
+            (MAX_NICS, 0, true),
+            (MAX_NICS + 1, 0, false),
+            (1, MAX_ADDRS, true),
+            (1, MAX_ADDRS + 1, false),
+            (1, MAX_ADDRS + 2, false),
+            (MAX_NICS + 2, 0, false),
+        ] {
+            let push = large(nics, addrs, 0);
+            let blob = push.encode();
+            assert_eq!(blob.is_ok(), taken, "{nics} NICs, {addrs} addresses");
+            if let Ok(blob) = blob {
+                assert_eq!(Push::decode(&blob), Ok(push));
+            }
+        }
+        let empty = large(0, 0, 0).encode().unwrap().len();
+        assert_eq!(large(0, 0, MAX_LEN - empty).encode().unwrap().len(), MAX_LEN);
+        assert!(large(0, 0, MAX_LEN - empty + 1).encode().is_err());
+    }
+
+    /// Whole blobs, whose only fault is a count: nobody encodes them, so they are put together here.
+    #[test]
+    fn counts_over_their_bounds_are_refused_where_all_that_they_count_is_there() {
+        let (one, two) = (large(1, 0, 0).encode().unwrap(), large(2, 0, 0).encode().unwrap());
+        let nic = &two[one.len()..];
+        for n in [MAX_NICS + 1, MAX_NICS + 2] {
+            let mut blob = large(0, 0, 0).encode().unwrap();
+            blob[2..4].copy_from_slice(&(n as u16).to_le_bytes());
+            (0..n).for_each(|_| blob.extend(nic));
+            assert_eq!(Push::decode(&blob), Err(PushError::Malformed), "{n} NICs");
+        }
+        let (bare, full) = (large(1, 0, 0).encode().unwrap(), large(1, 1, 0).encode().unwrap());
+        let addr = &full[bare.len()..];
+        for n in [MAX_ADDRS + 1, MAX_ADDRS + 2] {
+            let mut blob = bare.clone();
+            *blob.last_mut().unwrap() = n as u8;
+            (0..n).for_each(|_| blob.extend(addr));
+            assert_eq!(Push::decode(&blob), Err(PushError::Malformed), "{n} addresses");
+        }
+    }
+
+    #[test]
     fn a_blob_too_long_is_refused_where_it_is_made() {
         let push = Push { script: vec![b'#'; MAX_LEN], ..Push::default() };
         assert!(matches!(push.encode(), Err(PushError::TooLong(_))));

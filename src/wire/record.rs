@@ -195,6 +195,38 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn sizes_are_what_they_are_said_to_be() {
+        assert_eq!(MAX_FRAME, 65_557);
+        assert_eq!([Gso::Tcp(9).size(), Gso::Udp(1400).size()], [9, 1400]);
+    }
+
+    /// Offsets in the header: `at` 1, `nic` 4, `frame` 8, `gso` 10; flags are in byte 0.
+    #[test]
+    fn fields_that_a_kind_does_not_have_are_zero() {
+        let (nic, plain) = (NicId(0), Offload::default());
+        let whole = Record::Whole { nic, offload: plain };
+        let next = Record::Next { nic, frame: 0, offset: 0 };
+        for (record, forbidden) in
+            [(whole, &[1, 3, 8, 9][..]), (next, &[10, 11]), (Record::Control, &[1, 2, 3, 4, 5, 8, 9, 10, 11])]
+        {
+            let good = record.encode(0);
+            assert_eq!(Record::decode(&good), Ok(Some((record, &[][..], &[][..]))));
+            for &at in forbidden {
+                let mut bad = good;
+                bad[at] = 1;
+                assert_eq!(Record::decode(&bad), Err(DropReason::BadRecord), "{record:?}, byte {at}");
+            }
+        }
+        for flag in [NEEDS_CHECKSUM, GSO_TCP, GSO_UDP, 0x80] {
+            for record in [next, Record::Control] {
+                let mut bad = record.encode(0);
+                bad[0] |= flag;
+                assert_eq!(Record::decode(&bad), Err(DropReason::BadRecord), "{record:?}, flag {flag:#x}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn records_survive_the_wire(records in prop::collection::vec((record(), prop::collection::vec(any::<u8>(), 0..40)), 0..6), pad in any::<bool>()) {

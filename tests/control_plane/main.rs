@@ -3,6 +3,8 @@
 mod enrol;
 mod sim;
 mod twins;
+mod violations;
+mod world;
 
 use std::time::Duration;
 

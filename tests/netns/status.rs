@@ -57,6 +57,19 @@ fn both_sides_say_how_they_are_doing() {
     assert_eq!(c["plane"]["drops"]["unauthentic"], Value::Null);
 }
 
+/// Handshakes are refused by control, not by a worker.
+#[test]
+fn handshakes_of_unknown_clients_are_counted() {
+    needs_root!();
+    let mut lab = Lab::new();
+    lab.keygen("stranger");
+    let server = lab.start_server(&Edit::default());
+    let text = lab.client_toml(0, &Edit::default()).replace("client0.key", "stranger.key");
+    let path = lab.write("client0.toml", text);
+    let _client = Program::start(&lab.sites[0].client, &["-c", path.to_str().unwrap()]);
+    status(&lab, &server, |v| v["plane"]["drops"]["unknown_key"].as_u64().is_some_and(|n| n > 0));
+}
+
 #[test]
 fn both_sides_know_what_is_lost_each_way() {
     needs_root!();

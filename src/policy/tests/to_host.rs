@@ -261,6 +261,16 @@ fn a_dropped_frame_costs_no_budget() {
 }
 
 #[test]
+fn a_marked_frame_that_nobody_waits_for_is_dropped() {
+    let mut frame = crate::wire::probe::frame(NIC, HOST, 7, 60);
+    for rules in [plain(), bridge()] {
+        assert_eq!(to_host(rules, &frame), Err(DropReason::StrayProbe));
+    }
+    frame[14] ^= 1;
+    assert_eq!(to_host(plain(), &frame), OK, "of that type, and not marked");
+}
+
+#[test]
 fn the_tunnels_own_datagrams_are_dropped() {
     let mut c = contract(plain());
     let mut ask = |ends: Option<(&str, &str)>, frame: &[u8]| {

@@ -294,6 +294,16 @@ fn broadcast_over_the_budget_is_a_storm() {
 }
 
 #[test]
+fn a_marked_frame_that_nobody_waits_for_is_dropped() {
+    let mut frame = crate::wire::probe::frame(HOST, NIC, 7, 60);
+    for rules in [plain(), bridge()] {
+        assert_eq!(to_lan(rules, &frame), Err(DropReason::StrayProbe));
+    }
+    frame[14] ^= 1;
+    assert_eq!(to_lan(plain(), &frame), OK, "of that type, and not marked");
+}
+
+#[test]
 fn the_tunnels_own_datagrams_are_dropped() {
     let mut c = contract(bridge());
     c.set_tunnel(Some(("18.8.80.150:5000".parse().unwrap(), "18.8.80.9:4000".parse().unwrap())));

@@ -18,6 +18,11 @@ use crate::wire::datagram::MAC_LEN;
 /// Shortest time between two tries to enrol with one invite.
 const ENROL_GAP: Duration = Duration::from_millis(100);
 
+/// A client's STATUS and REPORT are told of (and so logged) once in this time on average, and as many as it has
+/// reports for its NICs at once.
+const TALK_GAP: Duration = Duration::from_secs(1);
+const TALK_BURST: Duration = Duration::from_secs(64);
+
 /// A client that may connect.
 pub struct ClientSpec {
     /// Its public keys: whoever proves to have one of them is this client. The session that came last counts,
@@ -45,6 +50,8 @@ pub(super) struct ClientState {
     pub(super) due: Option<Instant>,
     /// When it last wanted to enrol.
     pub(super) enrolled: Option<Instant>,
+    /// Up to when its STATUS and REPORT have used up what they may.
+    pub(super) talked: Option<Instant>,
     pub(super) verdict: Verdict,
 }
 
@@ -67,6 +74,7 @@ impl ClientState {
             flaps: Flaps::default(),
             due: None,
             enrolled: None,
+            talked: None,
             verdict: Verdict::None,
         }
     }
@@ -119,6 +127,16 @@ impl ClientState {
             return Err(DropReason::BadMac);
         }
         PublicKey::try_from(*key).map_err(|_| DropReason::BadControl)
+    }
+
+    /// May it tell something more that a person will read?
+    pub(super) fn may_talk(&mut self, now: Instant) -> Result<(), DropReason> {
+        let used = self.talked.map_or(now, |t| t.max(now));
+        if used.saturating_duration_since(now) >= TALK_BURST {
+            return Err(DropReason::RateLimited);
+        }
+        self.talked = Some(used + TALK_GAP);
+        Ok(())
     }
 
     /// May this instance make a session now?

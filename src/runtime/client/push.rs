@@ -289,3 +289,61 @@ fn judge(outcome: Result<Outcome, ScriptError>) -> Result<(), Refusal> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides, load};
+    use crate::keys::PrivateKey;
+    use crate::types::{MacAddr, NicId};
+
+    fn config() -> ClientConfig {
+        let folder = tempfile::tempdir().unwrap();
+        let key = PrivateKey::generate(&mut rand::rng());
+        key.write_new(&folder.path().join("client.key")).unwrap();
+        let text = format!(
+            "run_mode = \"client\"\nprivate_key = \"client.key\"\nuse_remote_config = true\nparent = \"eth0\"\n\
+             [server]\nbind_addr = \"192.0.2.1:1234\"\npublic_key = \"{}\"\n\
+             [limits]\nmax_nics = 2\nparents = [\"eth1\"]\nmin_mtu = 1280\nmax_mtu = 1500\n",
+            PrivateKey::generate(&mut rand::rng()).public()
+        );
+        let file = folder.path().join("client.toml");
+        std::fs::write(&file, text).unwrap();
+        match load(&file, &Overrides::default()) {
+            Ok((Config::Client(config), _)) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn nic(n: u8, mtu: u32, parent: &str) -> PushedNic {
+        let (name, addrs) = (format!("mv{n}").parse().unwrap(), Vec::new());
+        let spec = NicSpec { name, mac: MacAddr([2, 0, 0, 0, 0, n]), addrs, mtu: mtu.try_into().unwrap() };
+        PushedNic { id: NicId(n.into()), spec, parent: Some(parent.parse().unwrap()) }
+    }
+
+    #[test]
+    fn what_the_limits_forbid_is_refused_and_named() {
+        let config = config();
+        let twin = |change: fn(&mut PushedNic)| {
+            let mut second = nic(2, 1500, "eth0");
+            change(&mut second);
+            vec![nic(1, 1500, "eth0"), second]
+        };
+        for (nics, word) in [
+            (vec![nic(1, 1500, "eth0"), nic(2, 1500, "eth0"), nic(3, 1500, "eth0")], "max_nics = 2"),
+            (vec![nic(1, 1279, "eth0")], "min_mtu = 1280"),
+            (vec![nic(1, 1501, "eth0")], "max_mtu = 1500"),
+            (vec![nic(1, 1500, "eth2")], "parents = [\"eth2\"]"),
+            (twin(|n| n.id = NicId(1)), "the same number"),
+            (twin(|n| n.spec.name = "mv1".parse().unwrap()), "name"),
+            (twin(|n| n.spec.mac = MacAddr([2, 0, 0, 0, 0, 1])), "MAC"),
+        ] {
+            let push = Push { nics, ..Push::default() };
+            let Err(refusal) = within(&push, &config.limits, &config) else { panic!("{word}: followed") };
+            assert!(refusal.why.contains(word) && !refusal.ends, "{}", refusal.why);
+            assert_eq!(refusal.state, PushState::ConfigRefused);
+        }
+        let allowed = Push { nics: vec![nic(1, 1280, "eth0"), nic(2, 1500, "eth1")], ..Push::default() };
+        assert!(within(&allowed, &config.limits, &config).is_ok());
+    }
+}
