@@ -135,7 +135,7 @@ const OTHER_DESCRIPTORS: usize = 48;
 /// Says before anything fails that the system lets it open less than its NICs take: each a queue for every worker, a socket
 /// to configure it by, and a tap one more.
 fn warn_of_descriptors(config: &Config, limit: u64) {
-    let workers = config.common().workers.unwrap_or_else(plane::usual_workers);
+    let workers = config.common().workers;
     let nics = match config {
         Config::Server(server) => server.clients.iter().map(|client| client.nics.len()).sum(),
         Config::Client(client) => match &client.nics {

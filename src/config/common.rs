@@ -36,8 +36,8 @@ pub struct Common {
     pub metrics: Option<SocketAddr>,
     /// Programs that are run when something happens.
     pub hooks: Hooks,
-    /// Threads that carry frames: 1 to 15, as many as a session has lanes for them. `None`: as the processors suggest.
-    pub workers: Option<NonZeroU8>,
+    /// Threads that carry frames: 1 to 15, as many as a session has lanes for them.
+    pub workers: NonZeroU8,
 }
 
 /// The files of a process in the background.
@@ -128,8 +128,8 @@ pub(super) fn common(
     let dead_peer = seconds(check, "timeout", &file.timeout, 3600, 3);
     let offloads = [("auto", OffloadMode::Auto), ("off", OffloadMode::Off)];
     let offload = check.choice("offload", &file.offload, &offloads).unwrap_or(OffloadMode::Auto);
-    let workers = file.workers.is_some().then(|| check.number("workers", &file.workers, 1..=15, 1));
-    let workers = workers.and_then(NonZeroU8::new);
+    let workers = check.number("workers", &file.workers, 1..=15, 1);
+    let workers = NonZeroU8::new(workers).unwrap_or(NonZeroU8::MIN);
     let hooks = hooks(check, file.hooks.as_ref().map(Spanned::get_ref), role);
     let (private_key, public) = private_key(check, file, overrides)?;
     let metrics = metrics(check, file);

@@ -126,7 +126,7 @@ impl Session {
         let cannot = |what: &str, e: std::io::Error| Failure::Refused(format!("cannot {what}: {e}"));
         let client = Client::new(now, params, rng)
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the server's key".into()))?;
-        let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
+        let workers = config.common.workers;
         let sockets = bind(workers).map_err(|e| cannot("open a UDP socket", e))?;
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address", e))?;
         let asked = Listener::open(&file.path);

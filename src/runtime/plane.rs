@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroUsize};
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -28,9 +28,6 @@ const NOTICES: usize = 1024;
 /// Bytes that the kernel may hold for the socket each way: at 10 Gbit/s, some milliseconds.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Most workers where the config does not say.
-const MOST_USUAL: NonZeroU8 = NonZeroU8::new(4).unwrap();
-
 /// The data plane of this process.
 pub struct Plane {
     workers: Vec<WorkerHandle>,
@@ -50,12 +47,6 @@ pub fn bind(addr: SocketAddr, workers: NonZeroU8) -> io::Result<Vec<UdpSocket>> 
 /// The address that they share.
 pub fn local_addr(sockets: &[UdpSocket]) -> io::Result<SocketAddr> {
     sockets.first().ok_or(io::ErrorKind::InvalidInput)?.local_addr()
-}
-
-/// As many as there are pairs of processors, at most four: what the kernel does for a frame wants as much again.
-pub fn usual_workers() -> NonZeroU8 {
-    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    u8::try_from(processors / 2).ok().and_then(NonZeroU8::new).map_or(NonZeroU8::MIN, |n| n.min(MOST_USUAL))
 }
 
 /// What a worker needs to know of a NIC besides its queue.

@@ -116,7 +116,7 @@ impl Host {
         let params = ServerParams { identity, suites: suites(&config), instance: rand::rng().random() };
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
-        let workers = config.common.workers.unwrap_or_else(plane::usual_workers);
+        let workers = config.common.workers;
         let sockets = plane::bind(config.bind, workers).map_err(|e| bind_failed(config.bind, &e))?;
         let local = local_addr(&sockets).map_err(|e| cannot("read the socket's address".into(), e))?;
         let asked = Listener::open(&file.path);

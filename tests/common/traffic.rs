@@ -170,6 +170,7 @@ pub fn echo_without_loss(client: &Ns, server: &Ns, ip: IpAddr, stop: &AtomicBool
                 }
             }
         });
+        let _end = SetAtEnd(&done);
         let (mut sent, mut back) = (0u64, 0u64);
         let mut buffer = [0; 2048];
         while back < sent || !stop.load(Relaxed) {
@@ -186,7 +187,15 @@ pub fn echo_without_loss(client: &Ns, server: &Ns, ip: IpAddr, stop: &AtomicBool
             assert_eq!(buffer[..8], back.to_le_bytes(), "out of order");
             back += 1;
         }
-        done.store(true, Relaxed);
         back
     })
+}
+
+/// Sets a flag when it goes, also in a panic, so that nobody waits for ever.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
