@@ -17,7 +17,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use self::client::client_difference;
 #[cfg(feature = "full")]
@@ -92,6 +92,21 @@ impl Reloaded {
             self.changed(format_args!("{key}: {} -> {}", show(old), show(new)));
         }
     }
+}
+
+/// Logs why a reload was refused, or would be.
+pub fn log_refusal(why: &str, dry_run: bool) {
+    if dry_run {
+        info!("a reload would be refused:\n{why}");
+    } else {
+        error!("reload refused, nothing has changed:\n{why}");
+    }
+}
+
+/// The new settings, but for those that count from the next start: what is different there is told again by the next
+/// reload.
+pub fn keep_until_restart(old: &mut Common, new: Common) -> Common {
+    Common { daemon: old.daemon.take(), hooks: std::mem::take(&mut old.hooks), ..new }
 }
 
 /// What both sides have. The key's own bytes are compared by whoever has them.

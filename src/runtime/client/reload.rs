@@ -3,7 +3,6 @@
 //! What does not concern the session leaves it alone. Another server's key, private key, pre-shared key or suite ends it,
 //! and a new one is made; another address moves it there.
 
-use std::mem::take;
 use std::time::Instant;
 
 use rand::SeedableRng;
@@ -12,11 +11,11 @@ use tracing::{error, info};
 
 use super::push::Nics;
 use super::{NICS_OUTLIVE, Session, ceiling, fingerprint, local_nics, params, suite};
-use crate::config::{ClientConfig, Common, Config, NicSource};
+use crate::config::{ClientConfig, Config, NicSource};
 use crate::proto::client::{Client, ClientParams};
 use crate::runtime::log;
 use crate::runtime::ports::Wanted;
-use crate::runtime::reload::{Reloaded, client_difference};
+use crate::runtime::reload::{Reloaded, client_difference, keep_until_restart, log_refusal};
 use crate::types::Path;
 
 impl Session {
@@ -32,8 +31,7 @@ impl Session {
         match &done {
             Ok(told) if told.applied => info!("config reloaded"),
             Ok(_) => {}
-            Err(why) if dry_run => info!("a reload would be refused:\n{why}"),
-            Err(why) => error!("reload refused, nothing has changed:\n{why}"),
+            Err(why) => log_refusal(why, dry_run),
         }
         done
     }
@@ -57,9 +55,8 @@ impl Session {
         self.take_nics(now, &config)?;
         self.take_session(now, &config, client);
         log::set(config.common.log);
-        // What counts from the next start is told again by the next reload.
-        let (daemon, hooks) = (self.config.common.daemon.take(), take(&mut self.config.common.hooks));
-        let config = ClientConfig { common: Common { daemon, hooks, ..config.common }, ..config };
+        let common = keep_until_restart(&mut self.config.common, config.common);
+        let config = ClientConfig { common, ..config };
         let before = std::mem::replace(&mut self.config, config);
         self.judge_again(&before);
         told.applied = true;

@@ -1,16 +1,15 @@
 //! A new config for a server that runs: all of it, or nothing.
 
-use std::mem::take;
 use std::time::Instant;
 
 use tracing::{error, info};
 
 use super::{Host, psks, suites};
 use crate::commands::Failure;
-use crate::config::{Common, Config, ServerConfig};
+use crate::config::{Config, ServerConfig};
 use crate::keys::{PresharedKey, PrivateKey};
 use crate::runtime::log;
-use crate::runtime::reload::{Reloaded, server_difference};
+use crate::runtime::reload::{Reloaded, keep_until_restart, log_refusal, server_difference};
 
 impl Host {
     /// Reads the config again and takes it over; with `dry_run`, only says what would change.
@@ -25,8 +24,7 @@ impl Host {
         match &done {
             Ok(told) if told.applied => info!(clients = self.config.clients.len(), "config reloaded"),
             Ok(_) => {}
-            Err(why) if dry_run => info!("a reload would be refused:\n{why}"),
-            Err(why) => error!("reload refused, nothing has changed:\n{why}"),
+            Err(why) => log_refusal(why, dry_run),
         }
         done
     }
@@ -53,10 +51,8 @@ impl Host {
         self.adopt_or_keep(now, &config, psks).map_err(|e| e.to_string())?;
         self.server.set_suites(suites(&config));
         log::set(config.common.log);
-        // What counts from the next start is told again by the next reload.
-        let (bind, daemon) = (self.config.bind, self.config.common.daemon.take());
-        let hooks = take(&mut self.config.common.hooks);
-        self.config = ServerConfig { bind, common: Common { daemon, hooks, ..config.common }, ..config };
+        let common = keep_until_restart(&mut self.config.common, config.common);
+        self.config = ServerConfig { bind: self.config.bind, common, ..config };
         told.applied = true;
         Ok(told)
     }
