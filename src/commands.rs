@@ -1,4 +1,4 @@
-//! The commands that answer and end: keys, `check`, `init`.
+//! The commands that answer and end: keys, `check`, `init`, `migrate`.
 //!
 //! Secrets go straight to the descriptor, past the standard library's buffers, which nobody wipes.
 
@@ -8,6 +8,8 @@
 pub mod ask;
 #[cfg(feature = "full")]
 pub mod init;
+#[cfg(feature = "full")]
+pub mod migrate;
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -51,6 +51,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 fn run_more(more: More) -> Result<ExitCode, Failure> {
     match more {
         More::Init(args) => commands::init::init(&args)?,
+        More::Migrate(args) => commands::migrate::migrate(&args)?,
         More::Invite(args) => clients::invite(&args)?,
         More::Join(args) => join::command(&args)?,
         More::Clients(args) => clients::command(&args)?,
