@@ -24,6 +24,7 @@ mod keeper;
 mod log;
 mod many;
 mod metrics;
+mod migrate;
 mod mistakes;
 mod namespace;
 mod newcomer;
