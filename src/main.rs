@@ -60,7 +60,7 @@ fn run_more(more: More) -> Result<ExitCode, Failure> {
             down::command(&commands::config_path(args.config.as_deref())?, &args.overrides(None))?;
         }
         More::Status(args) => status::command(&args)?,
-        More::Top(args) => top::command(&args)?,
+        More::Top(args) => return top::command(&args).map(ExitCode::from),
         More::Doctor(args) => return doctor::command(&args).map(ExitCode::from),
         More::Capture(args) => capture::command(&args)?,
         More::Demo => return Ok(show()),

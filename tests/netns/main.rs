@@ -37,4 +37,5 @@ mod running;
 mod service;
 mod stage;
 mod status;
+mod top;
 mod workers;
