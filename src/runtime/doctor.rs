@@ -4,7 +4,8 @@
 //! Subject: a config file, a running tap-rs, or both
 //!    ├─ machine    root, kernel, clock
 //!    ├─ settings   the config, its keys
-//!    ├─ links      interfaces, addresses, MTUs, sysctls
+//!    ├─ links      interfaces, addresses, MTUs, here and in NICs' own namespaces
+//!    ├─ stack      what the kernel does with what comes in: sysctls, rules
 //!    ├─ firewall   rules that may drop the tunnel's port
 //!    ├─ reach      DNS, the server's answer, the port
 //!    └─ proof      a marked frame through each NIC and back
@@ -20,6 +21,7 @@ mod machine;
 mod proof;
 mod reach;
 mod settings;
+mod stack;
 mod subject;
 
 use std::io::{IsTerminal, Write, stdout};
