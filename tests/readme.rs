@@ -104,6 +104,36 @@ fn every_config_in_the_readmes_is_one_without_warnings() {
     }
 }
 
+/// The configs of documents that are no README, with the scripts that stand beside them there.
+#[test]
+fn every_config_in_the_cookbook_is_one_without_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut keys = HashMap::new();
+    for name in ["server", "client", "south"] {
+        let key = tap_rs::keys::PrivateKey::generate(&mut rand::rng());
+        key.write_new(&folder.path().join(format!("{name}.key"))).unwrap();
+        keys.insert(name, key.public().to_string());
+    }
+    let all = blocks(&text_of("docs/COOKBOOK.md"));
+    for script in all.iter().filter(|b| b.kind == "sh") {
+        if let Some((file, _)) = script.title().split_once(", on the ") {
+            let path = folder.path().join(file);
+            fs::write(&path, script.lines.join("\n")).unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        }
+    }
+    let configs: Vec<_> = all.iter().filter(|b| b.kind == "toml").collect();
+    assert!(configs.len() >= 12);
+    for block in configs {
+        let path = folder.path().join(block.title());
+        fs::write(&path, with_keys(block, &keys)).unwrap();
+        match config::load(&path, &Overrides::default()) {
+            Ok((_, warnings)) => assert!(warnings.is_empty(), "{warnings:?} in {block:?}"),
+            Err(report) => panic!("{report} in {block:?}"),
+        }
+    }
+}
+
 /// With the printed keys in the place of the words in capitals.
 fn with_keys(block: &Block, keys: &HashMap<&str, String>) -> String {
     keys.iter().fold(block.lines.join("\n"), |text, (side, key)| {

@@ -10,6 +10,7 @@ mod capture;
 mod churn;
 mod clients;
 mod contract;
+mod cookbook;
 mod degrade;
 mod demo;
 mod doctor;
