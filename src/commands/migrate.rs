@@ -4,9 +4,10 @@
 //! number in the old file (in the new one for what was added), and a line for everything that is left to do.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use super::{Failure, eprintln_quietly, print_line};
+use super::{Failure, WIDTH, eprintln_quietly, print_line, wrapped};
 use crate::cli::MigrateArgs;
 use crate::config::edit::{replace, write_new};
 use crate::config::migrate::{Change, Deed, Old, Wish};
@@ -53,10 +54,7 @@ pub fn migrate(args: &MigrateArgs) -> Result<(), Failure> {
     if let Some((path, public)) = key {
         let side =
             if old.role == Role::Client { "[[clients]] of the server" } else { "[server] of each client" };
-        eprintln_quietly(&format!(
-            "! this side's key is in {}; its public key, for {side}: {public}",
-            path.display()
-        ));
+        tell('!', &format!("this side's key is in {}; its public key, for {side}: {public}", path.display()));
     }
     Ok(())
 }
@@ -144,12 +142,12 @@ fn say(args: &MigrateArgs, new: &str, changes: &[Change]) {
     let old = args.old.display();
     let shown = args.out.as_deref().unwrap_or(Path::new("new"));
     for Change { deed, line, what } in changes {
-        eprintln_quietly(&match deed {
-            Deed::Gone => format!("- {old}:{line}: {what}"),
-            Deed::Changed => format!("~ {old}:{line}: {what}"),
-            Deed::Added => format!("+ {}:{line}: {what}", shown.display()),
-            Deed::Noted => format!("! {old}:{line}: {what}"),
-        });
+        match deed {
+            Deed::Gone => tell('-', &format!("{old}:{line}: {what}")),
+            Deed::Changed => tell('~', &format!("{old}:{line}: {what}")),
+            Deed::Added => tell('+', &format!("{}:{line}: {what}", shown.display())),
+            Deed::Noted => tell('!', &format!("{old}:{line}: {what}")),
+        }
     }
     let folder = folder_of(args.out.as_ref().unwrap_or(&args.old));
     let checked = config::check_bytes(shown, &folder, new.as_bytes(), &Overrides::default());
@@ -158,6 +156,12 @@ fn say(args: &MigrateArgs, new: &str, changes: &[Change]) {
         Err(Report { errors, warnings }) => (errors, warnings),
     };
     for left in errors.iter().chain(warnings.iter().map(|w| &w.0)) {
-        eprintln_quietly(&format!("! {left}"));
+        tell('!', &left.to_string());
     }
+}
+
+/// One line; on a terminal as many as it takes.
+fn tell(mark: char, sentence: &str) {
+    let width = if std::io::stderr().is_terminal() { WIDTH } else { usize::MAX };
+    eprintln_quietly(&wrapped(&mark.to_string(), sentence, width));
 }
