@@ -40,8 +40,9 @@ pub fn command(args: &DoctorArgs) -> Result<u8, Failure> {
     let subject = Subject::find(args)?;
     machine::examine(&subject, &mut findings)?;
     settings::examine(&subject, &mut findings)?;
-    if subject.is_here(&mut findings)? {
-        links::examine(&subject, &mut findings)?;
+    let here = subject.is_here(&mut findings)?;
+    links::examine(&subject, here, &mut findings)?;
+    if here {
         firewall::examine(&subject, &mut findings)?;
         reach::examine(&subject, &mut findings)?;
     }

@@ -297,6 +297,9 @@ fn the_doctor_looks_into_the_namespace_and_mends_from_outside() {
     finding(&found, "ok", &[&format!("{own}: there, with MTU 1500")]);
     finding(&found, "ok", &[&format!("{}: 1514 bytes to the NIC at site0 and back", nic.on_server)]);
 
+    let (found, _) = doctor(&lab.sites[0].lan, &[&name]);
+    finding(&found, "ok", &[&format!("{own}: there, with MTU 1500")]);
+
     named.ip(&format!("addr add 10.80.0.77/24 dev {}", nic.on_server));
     let (found, _) = doctor(&lab.server, &[&name]);
     let said = finding(&found, "warning", &[&own, "10.80.0.77", "which its config does not name"]);

@@ -17,8 +17,9 @@ use crate::types::{NetnsName, OffloadMode};
 /// NICs that are spoken of one by one; of more, only what is wrong.
 const FEW: usize = 16;
 
-/// Looks at every NIC where it lives, at what stands beside it, and at what was left behind.
-pub fn examine(subject: &Subject, findings: &mut Findings) -> Result<(), Failure> {
+/// Looks at every NIC where it lives, at what stands beside it, and at what was left behind. Without `here`, tap-rs and those of
+/// its NICs that have no namespace of their own are out of sight.
+pub fn examine(subject: &Subject, here: bool, findings: &mut Findings) -> Result<(), Failure> {
     let Some(side) = subject.side() else { return Ok(()) };
     let all = subject.nics();
     let mut rooms = BTreeMap::<Option<&str>, Vec<&View>>::from([(None, Vec::new())]);
@@ -28,7 +29,8 @@ pub fn examine(subject: &Subject, findings: &mut Findings) -> Result<(), Failure
     for (netns, nics) in rooms {
         let room = Room { netns, side, runs: subject.running.is_some(), few: all.len() <= FEW };
         match netns {
-            None => room.examine(&nics, findings)?,
+            None if here => room.examine(&nics, findings)?,
+            None => {}
             Some(name) => room.enter(name, &nics, findings)?,
         }
     }
