@@ -14,6 +14,7 @@ use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::keys::{PresharedKey, PrivateKey, PublicKey, x25519};
@@ -62,7 +63,7 @@ impl Initiator {
     pub fn start(offer: &Offerer<'_>, payload: &Payload, seed: &Seed) -> Option<(Self, Init)> {
         let header = Init::header(offer.suite, offer.local_index);
         let prologue = prologue(&header, offer.cookie);
-        let builder = builder(offer.suite, seed)?
+        let builder = builder(offer.suite, seed, offer.identity)?
             .local_private_key(offer.identity.as_bytes())
             .and_then(|b| b.remote_public_key(offer.server.as_bytes()))
             .and_then(|b| b.prologue(&prologue))
@@ -127,7 +128,7 @@ pub fn respond<'k, T>(
 ) -> Result<(T, Answer), DropReason> {
     let header = Init::header(init.suite, init.sender_index);
     let prologue = prologue(&header, server.cookie);
-    let mut state = builder(init.suite, seed)
+    let mut state = builder(init.suite, seed, server.identity)
         .ok_or(DropReason::BadHandshake)?
         .local_private_key(server.identity.as_bytes())
         .and_then(|b| b.prologue(&prologue))
@@ -156,9 +157,9 @@ pub fn respond<'k, T>(
     Ok((admitted, Answer { keys, noise, payload: theirs }))
 }
 
-fn builder<'a>(suite: Suite, seed: &Seed) -> Option<Builder<'a>> {
+fn builder<'a>(suite: Suite, seed: &Seed, own: &PrivateKey) -> Option<Builder<'a>> {
     let params = suite.noise_name().parse().ok()?;
-    Some(Builder::with_resolver(params, Box::new(Resolver::new(seed))))
+    Some(Builder::with_resolver(params, Box::new(Resolver::new(seed, own))))
 }
 
 fn prologue(header: &[u8; INIT_HEADER_LEN], cookie: &[u8; COOKIE_LEN]) -> Vec<u8> {
@@ -179,12 +180,20 @@ fn split(state: &mut HandshakeState) -> Result<(RawKey, RawKey), DropReason> {
 /// Gives snow its primitives.
 pub struct Resolver {
     seed: Seed,
+    own: KeyPair,
+}
+
+#[derive(Clone, Default)]
+struct KeyPair {
+    private: Zeroizing<[u8; 32]>,
+    public: [u8; 32],
 }
 
 impl Resolver {
-    /// Ephemeral keys come from this seed.
-    pub fn new(seed: &Seed) -> Self {
-        Self { seed: seed.clone() }
+    /// Ephemeral keys come from this seed. The public key of `own` is known, and not derived for each handshake again.
+    pub fn new(seed: &Seed, own: &PrivateKey) -> Self {
+        let own = KeyPair { private: Zeroizing::new(*own.as_bytes()), public: *own.public().as_bytes() };
+        Self { seed: seed.clone(), own }
     }
 }
 
@@ -194,7 +203,8 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        matches!(choice, DHChoice::Curve25519).then(|| Box::new(DhX25519::default()) as Box<dyn Dh>)
+        let dh = DhX25519 { known: self.own.clone(), pair: KeyPair::default() };
+        matches!(choice, DHChoice::Curve25519).then(|| Box::new(dh) as Box<dyn Dh>)
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -221,10 +231,10 @@ impl Random for SeededRandom {
     }
 }
 
-#[derive(Default)]
 struct DhX25519 {
-    private: Zeroizing<[u8; 32]>,
-    public: [u8; 32],
+    /// A pair whose public key need not be derived.
+    known: KeyPair,
+    pair: KeyPair,
 }
 
 impl Dh for DhX25519 {
@@ -241,9 +251,12 @@ impl Dh for DhX25519 {
     }
 
     fn set(&mut self, privkey: &[u8]) {
-        let Ok(private) = privkey.try_into() else { return };
-        self.private = Zeroizing::new(private);
-        self.public = x25519::public_key(&self.private);
+        let Ok(private) = <[u8; 32]>::try_from(privkey).map(Zeroizing::new) else { return };
+        self.pair = if bool::from(private.ct_eq(&*self.known.private)) {
+            self.known.clone()
+        } else {
+            KeyPair { public: x25519::public_key(&private), private }
+        };
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
@@ -254,17 +267,17 @@ impl Dh for DhX25519 {
     }
 
     fn pubkey(&self) -> &[u8] {
-        &self.public
+        &self.pair.public
     }
 
     fn privkey(&self) -> &[u8] {
-        &*self.private
+        &*self.pair.private
     }
 
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         // snow keeps keys in larger arrays, zeros behind.
         let public = pubkey.first_chunk().ok_or(snow::Error::Dh)?;
-        let shared = x25519::shared_secret(&self.private, public).ok_or(snow::Error::Dh)?;
+        let shared = x25519::shared_secret(&self.pair.private, public).ok_or(snow::Error::Dh)?;
         out.get_mut(..32).ok_or(snow::Error::Dh)?.copy_from_slice(&*shared);
         Ok(())
     }
