@@ -130,22 +130,24 @@ capture docs/captures/migrate.txt 80 60 1 "" \
 # The config's own folder is a temporary one.
 sed -i -e "s|$work|/etc/tap-rs|" docs/captures/*.txt
 
-# The READMEs show the beginnings of some: FILE LINES
+# The READMEs show parts of some: FILE, and a command that gives the part.
 embed() {
-    local readme
+    local file=docs/captures/$1.txt readme
+    shift
+    "$@" "$file" >"$work/part"
     for readme in README.md README.zh-CN.md; do
-        awk -v file="docs/captures/$1.txt" -v lines="$2" '
-            $0 == "<!-- " file " -->" { print; found = 1; next }
-            found && /^```/ && !inside {
-                print; inside = 1
-                for (n = 0; n < lines && (getline line < file) > 0; n++) print line
+        awk -v marker="<!-- $file -->" -v part="$work/part" '
+            $0 == marker { found = 1 }
+            !inside
+            found && /^```text/ {
+                while ((getline line < part) > 0) print line
+                inside = 1
                 next
             }
-            inside && /^```/ { inside = 0; found = 0 }
-            !inside
+            inside && /^```/ { print; inside = found = 0 }
         ' "$readme" >"$work/readme"
         cat "$work/readme" >"$readme"
     done
 }
-embed top 6
-embed doctor 40
+embed top head -n 5
+embed doctor tail -n 8

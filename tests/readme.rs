@@ -105,7 +105,7 @@ fn every_config_in_the_readmes_is_one_without_warnings() {
 }
 
 #[test]
-fn captures_in_the_readmes_are_the_beginnings_of_those_that_the_script_made() {
+fn captures_in_the_readmes_are_parts_of_those_that_the_script_made() {
     for file in READMES {
         let text = text_of(file);
         let mut shown = 0;
@@ -114,7 +114,7 @@ fn captures_in_the_readmes_are_the_beginnings_of_those_that_the_script_made() {
             let block = rest.split("```").next().unwrap();
             assert!(block.lines().count() >= 4, "{file}: {name}: run docs/captures.sh");
             let whole = text_of(&format!("docs/captures/{name}"));
-            assert!(whole.starts_with(block), "{file} shows another {name}: run docs/captures.sh");
+            assert!(whole.contains(block), "{file} shows another {name}: run docs/captures.sh");
             shown += 1;
         }
         assert_eq!(shown, 2, "{file}");
