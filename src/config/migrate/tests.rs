@@ -1,5 +1,7 @@
 //! Files of the original, as its README had them and otherwise, and what becomes of them.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::{Config, NicSource, Overrides, check_bytes};
 use crate::keys::PrivateKey;
@@ -182,4 +184,49 @@ fn what_is_new_already_is_told_from_what_is_not() {
     let fresh = "run_mode = \"server\"\nprivate_key = \"k\"\n[server]\nbind_addr = \"[::]:1\"\n";
     assert!(Old::read(fresh).unwrap().is_none());
     assert!(Old::read("[server]\nrun_mode = \"client\"\n").unwrap_err().0.contains("which side"));
+}
+
+/// Lines as people write them, and as nobody should.
+const LINES: &[&str] = &[
+    "run_mode = \"client\"",
+    "run_mode = 'Server' # x",
+    "tap_mode = \"Tun\"",
+    "timeout = 120",
+    "use_remote_config = true",
+    "  protocol = \"Tcp\"\t# why",
+    "mtu = 0",
+    "pid = \"/tmp/é/x\"",
+    "nics = [ { ip = \"1.2.3.4\" },\n]",
+    "server = {}",
+    "server.bind_addr = \"1.2.3.4:5\"",
+    "[server]",
+    "[[nics]]\r",
+    "[other.thing]",
+    "[[clients]]",
+    "bind_addr = \"1.2.3.4:5\"",
+    "script_content = \"\"\"\n[[nics]]\n\"\"\"",
+    "ip = \"18.8.80.150\"",
+    "ifname = \"网\"",
+    "\"quoted key\" = { a = [1, 2] }",
+    "# comment",
+    "",
+];
+
+proptest! {
+    #[test]
+    fn what_was_toml_still_is_and_is_never_migrated_twice(
+        lines in proptest::collection::vec(proptest::sample::select(LINES), 0..14),
+        end in proptest::bool::ANY,
+    ) {
+        let text = lines.join("\n") + if end { "\n" } else { "" };
+        let is_toml = |text: &str| toml::de::DeTable::parse(text).is_ok();
+        if is_toml(&text) && let Ok(Some(old)) = Old::read(&text) {
+            let (new, changes) = old.migrate(&Wish { prefix: Some(24), ..wish() });
+            prop_assert!(is_toml(&new), "{text}\n----\n{new}");
+            prop_assert!(!changes.is_empty());
+            let again = Old::read(&new).unwrap();
+            let has_server = new.contains("SERVER_PUBLIC_KEY");
+            prop_assert!(again.is_none() || old.role == Role::Client && !has_server, "{text}\n----\n{new}");
+        }
+    }
 }
