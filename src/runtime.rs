@@ -40,6 +40,7 @@ pub mod down;
 #[cfg_attr(not(feature = "full"), path = "runtime/exporter/none.rs")]
 pub mod exporter;
 pub mod hooks;
+mod host;
 #[cfg(feature = "full")]
 pub mod join;
 pub mod keeper;
@@ -110,11 +111,12 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
+    let start = host::Start { file, words, keeper };
     let ended = runtime.block_on(async {
         tokio::spawn(log::tell_hidden());
         match config {
-            Config::Client(config) => client::run(config, file, words, keeper, &mut daemon).await,
-            Config::Server(config) => server::run(config, file, words, keeper, &mut daemon).await,
+            Config::Client(config) => client::run(config, start, &mut daemon).await,
+            Config::Server(config) => server::run(config, start, &mut daemon).await,
         }
     });
     log::tell_last_hidden();

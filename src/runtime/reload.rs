@@ -43,12 +43,13 @@ impl Source {
     }
 
     /// The folders that a reload may read: that of the config file, and those of `files`.
-    pub fn folders<'a>(&'a self, files: impl IntoIterator<Item = &'a Path>) -> Vec<PathBuf> {
+    pub fn folders<'a>(&self, files: impl IntoIterator<Item = &'a Path>) -> Vec<PathBuf> {
         let folder = |file: &Path| match file.parent() {
             Some(folder) if folder != Path::new("") => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let mut folders: Vec<_> = files.into_iter().chain([self.path.as_path()]).map(folder).collect();
+        let mut folders: Vec<_> = files.into_iter().map(folder).collect();
+        folders.push(folder(&self.path));
         folders.sort_unstable();
         folders.dedup();
         folders

@@ -118,6 +118,14 @@ impl Asker {
         });
     }
 
+    /// Answers with what came of it, or says why nothing did.
+    pub fn conclude(self, done: Result<impl Serialize, String>) {
+        match done {
+            Ok(document) => self.answer(&document),
+            Err(why) => self.refuse(why),
+        }
+    }
+
     /// Hands the connection over to `write`, which goes on beside the control loop for as long as it likes. It keeps its
     /// place among those who are served.
     pub fn stream<F>(self, write: impl FnOnce(UnixStream) -> F)

@@ -37,6 +37,11 @@ impl Asker {
     }
 
     /// Never called.
+    pub fn conclude<T>(self, _done: Result<T, String>) {
+        match self.nobody {}
+    }
+
+    /// Never called.
     pub fn refuse(self, _why: impl Into<String>) {
         match self.nobody {}
     }
