@@ -136,7 +136,9 @@ impl Desk {
             Question::Policy => {
                 let (config, _) = self.rules.config.load().map_err(io::Error::other)?;
                 self.rules.script = script_policy(&config);
-                self.rules.netns = config_netns(&config);
+                // Those named before, too: where this config cannot be followed, NICs go back into them.
+                let more = config_netns(&config).into_iter().filter(|n| !self.rules.netns.contains(n));
+                self.rules.netns.extend(more.collect::<Vec<_>>());
                 Ok(None)
             }
             Question::Enrol => {
@@ -216,7 +218,7 @@ impl Desk {
     }
 
     /// The network namespace of this name, made where there is none. Of those that others have made, only what the config
-    /// named at the start: whoever takes the tunnel over is not to get into any.
+    /// names, or has named in this run: whoever takes the tunnel over is not to get into any.
     fn netns(&self, name: &NetnsName) -> io::Result<File> {
         let tunnel = self.tunnel;
         let known = self.rules.netns.contains(name);

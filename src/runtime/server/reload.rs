@@ -39,6 +39,7 @@ impl Hub {
             return Ok(told);
         }
         told.log();
+        self.host.keeper.follow().map_err(|e| e.to_string())?;
         self.adopt_or_keep(now, &config, psks).map_err(|e| e.to_string())?;
         self.server.set_suites(suites(&config));
         log::set(config.common.log);
