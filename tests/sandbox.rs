@@ -42,6 +42,7 @@ const ACTS: &[(&str, &str)] = &[
     ("start a program", "1"),
     ("start a thread", "1"),
     ("make a device", "1"),
+    ("remove a file", "1"),
     ("change files' modes", "1"),
     ("become another program", "killed"),
     ("enter a namespace", "killed"),
@@ -245,6 +246,7 @@ fn be_the_tunnel(act: &str, folder: &Path) -> std::io::Result<()> {
         "change files' modes" => {
             fs::set_permissions(config, std::os::unix::fs::PermissionsExt::from_mode(0o777))
         }
+        "remove a file" => fs::remove_file(config),
         "become another program" => Err(Command::new("/bin/true").exec()),
         "enter a namespace" => process::new_netns(),
         "mount" => process::mount_sysfs(folder),

@@ -121,7 +121,7 @@ impl Host {
         files: impl Iterator<Item = &'a Path>,
     ) -> Result<Self, Failure> {
         let local = local_addr(&sockets).map_err(cannot("read the socket's address"))?;
-        let asked = Listener::open(&file.path);
+        let asked = Listener::open(now, Rc::clone(&keeper));
         let exporter = Exporter::open(common.metrics)?;
         let memory = Memory::open();
         let supervisor = Supervisor::of_environment(now);

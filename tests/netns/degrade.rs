@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -121,7 +123,7 @@ fn signal(pid: u32, name: &str) {
 }
 
 #[test]
-fn without_a_folder_for_its_control_socket_it_says_so_and_goes_on() {
+fn without_a_folder_for_its_control_socket_it_says_so_and_makes_another() {
     needs_root!();
     let lab = Lab::new();
     let _server = lab.start_server(&Edit::default());
@@ -138,14 +140,44 @@ fn without_a_folder_for_its_control_socket_it_says_so_and_goes_on() {
     client.wait_for_log(&[NIC_READY], SOON);
     let folder = inside(&client, "/run/tap-rs");
     assert!(folder.join("client0.sock").exists());
+    let pid = client.pid().to_string();
+    let ask = || Command::new("nsenter").args(["-m", "-t", &pid, TAP_RS, "status"]).output().unwrap();
+    for lost in 1..=3 {
+        match lost {
+            1 => fs::remove_dir_all(&folder).unwrap(),
+            2 => fs::rename(folder.join("client0.sock"), folder.join("elsewhere")).unwrap(),
+            _ => fs::remove_file(folder.join("client0.sock")).unwrap(),
+        }
+        goes_on(&lab, &client);
+        client.wait_for_nth(&["has been removed from /run/tap-rs"], lost, SOON);
+        until("status finds it again", SOON, || ask().status.success());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "and nothing else is there");
+        assert_eq!(fs::metadata(folder.join("client0.sock")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(client.count(&["has been removed from /run/tap-rs"]), 3);
+    // Where it cannot be made again either that is said, once, and tried in a while.
     fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    client.wait_for_log(&["no `tap-rs status` for this process", "tried every minute"], SOON);
     goes_on(&lab, &client);
     does_not_spin(&client);
-    let pid = client.pid().to_string();
-    let asked = Command::new("nsenter").args(["-m", "-t", &pid, TAP_RS, "status"]).output().unwrap();
-    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
-    assert!(!asked.status.success() && said.contains("no tap-rs is running here"), "{said}");
+    assert!(!ask().status.success());
+    assert_eq!(client.count(&["no `tap-rs status` for this process"]), 1);
     assert!(client.terminate().success());
+}
+
+#[test]
+fn a_killed_tunnel_leaves_no_control_socket() {
+    needs_root!();
+    let lab = Lab::new();
+    let file = lab.write("client0.toml", lab.client_toml(0, &Edit::default()));
+    let args = ["-c", file.to_str().unwrap()];
+    let mut client = Program::start_after(&lab.sites[0].client, "mount -t tmpfs tmpfs /run", &args);
+    let run = fs::File::open(inside(&client, "/run")).unwrap();
+    let socket = PathBuf::from(format!("/proc/self/fd/{}/tap-rs/client0.sock", run.as_raw_fd()));
+    until("the socket is there", SOON, || socket.exists());
+    client.kill9();
+    until("the socket is gone", SOON, || !socket.exists());
 }
 
 #[test]
