@@ -202,17 +202,35 @@ fn without_descriptors_nobody_is_answered_and_frames_go_on() {
 }
 
 #[test]
-fn too_few_descriptors_for_its_nics_are_told_with_what_mends_it_and_nothing_stays() {
+fn too_few_descriptors_for_its_nics_are_told_in_one_sentence_and_enough_are_enough() {
     needs_root!();
     let lab = Lab::plan().nics(8).build();
-    lab.write("server.toml", lab.server_toml(&Edit::default()));
-    let file = lab.dir().join("server.toml");
-    let args = ["-c", file.to_str().unwrap()];
-    let mut server = Program::start_after(&lab.server, "ulimit -n 30", &args);
-    assert!(!server.wait(SOON).success());
-    assert_eq!(server.count(&["8 NICs take up to", "LimitNOFILE"]), 1, "{:#?}", server.lines());
-    assert_eq!(server.count(&["ERROR"]), 1, "{:#?}", server.lines());
-    let left = || lab.sites[0].nics.iter().any(|nic| lab.server.has_link(&nic.on_server));
+    let (site, nics) = (&lab.sites[0], &lab.sites[0].nics);
+    for workers in [1, 3] {
+        let needed = 8 * (workers + 2) + 48;
+        let edit = Edit { top: format!("workers = {workers}"), ..Edit::default() };
+        lab.write("server.toml", lab.server_toml(&edit));
+        let file = lab.dir().join("server.toml");
+        let start = |limit: usize| {
+            Program::start_after(&lab.server, &format!("ulimit -n {limit}"), &["-c", file.to_str().unwrap()])
+        };
+        for limit in [12, needed - 1] {
+            let mut server = start(limit);
+            assert!(!server.wait(SOON).success());
+            let said = format!(
+                "8 NICs take {needed} descriptors, and this system allows {limit}; raise LimitNOFILE="
+            );
+            assert_eq!(server.count(&[&said]), 1, "{:#?}", server.lines());
+            assert_eq!(server.lines().len(), 1, "{:#?}", server.lines());
+        }
+        let server = start(needed);
+        let client = lab.start_client(0, &Edit::default());
+        nics.iter().for_each(|nic| drop(client.wait_for_log(&[NIC_READY, &nic.on_client], SOON)));
+        nics.iter().for_each(|nic| site.lan.ping(nic.ip));
+        status(&lab, &server, |_| true);
+        println!("{workers} workers: {} of {needed} descriptors", descriptors(&server));
+    }
+    let left = || nics.iter().any(|nic| lab.server.has_link(&nic.on_server));
     until("no interface is left", SOON, || !left());
 }
 
