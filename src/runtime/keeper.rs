@@ -128,11 +128,13 @@ impl Keeper {
         self.ask(Question::Enrol, &[*invite.as_bytes(), *key.as_bytes()].concat(), &[]).map(drop)
     }
 
-    /// A socket that `tap-rs status` finds, and a descriptor with something to read when it no longer does.
+    /// A socket that `tap-rs status` finds, and a descriptor with something to read when it no longer does, where the
+    /// system has one to spare.
     #[cfg(feature = "full")]
-    pub fn listen(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+    pub fn listen(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
         let mut fds = self.ask(Question::Listen, &[], &[])?.into_iter();
-        fds.next().zip(fds.next()).ok_or_else(|| ErrorKind::InvalidData.into())
+        let socket = fds.next().ok_or(ErrorKind::InvalidData)?;
+        Ok((socket, fds.next()))
     }
 
     /// Has a script run to its end or its limit, and logs what it says. Dropped, it ends the script.

@@ -50,7 +50,7 @@ pub struct Listener {
 }
 
 enum State {
-    Open { listener: UnixListener, watch: AsyncFd<OwnedFd> },
+    Open { listener: UnixListener, watch: Option<AsyncFd<OwnedFd>> },
     Closed { next: Instant },
 }
 
@@ -76,7 +76,7 @@ impl Listener {
                             let place = places.acquire_owned().await;
                             (listener.accept().await, place)
                         } => Happened::Came(came.0, came.1),
-                        _ = watch.readable() => Happened::Lost,
+                        Some(_) = lost(watch.as_ref()) => Happened::Lost,
                     },
                     State::Closed { next } => {
                         until(Some(*next)).await;
@@ -144,9 +144,14 @@ enum Happened {
     Due,
 }
 
-fn open(socket: OwnedFd, watch: OwnedFd) -> io::Result<State> {
+/// Comes to an end when the name is lost.
+async fn lost(watch: Option<&AsyncFd<OwnedFd>>) -> Option<()> {
+    watch?.readable().await.ok().map(drop)
+}
+
+fn open(socket: OwnedFd, watch: Option<OwnedFd>) -> io::Result<State> {
     let listener = UnixListener::from_std(socket.into())?;
-    Ok(State::Open { listener, watch: await_readable(watch)? })
+    Ok(State::Open { listener, watch: watch.map(await_readable).transpose()? })
 }
 
 /// Who asked, and what. Dropped without an answer, it sees the connection close.

@@ -14,8 +14,8 @@ use crate::sys::inotify::watch_name;
 pub struct Place {
     /// Whoever connects comes here.
     pub listener: UnixListener,
-    /// Has something to read when the name is lost.
-    pub watch: OwnedFd,
+    /// Has something to read when the name is lost. `None`: the system has no watch to spare.
+    pub watch: Option<OwnedFd>,
     /// The name, to be removed in the end.
     pub path: PathBuf,
 }
@@ -40,7 +40,7 @@ impl Place {
             listener.set_nonblocking(true)?;
             fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600))?;
             fs::rename(&unfinished, &path)?;
-            return Ok(Self { listener, watch: watch_name(&path)?, path });
+            return Ok(Self { listener, watch: watch_name(&path).ok(), path });
         }
         Err(io::ErrorKind::AddrInUse.into())
     }

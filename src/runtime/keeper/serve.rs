@@ -167,7 +167,7 @@ impl Desk {
             Question::Listen => {
                 let Place { listener, watch, path } = Place::make(&self.rules.config.path, self.tunnel)?;
                 self.socket = Some(path);
-                Ok(vec![listener.into(), watch])
+                Ok([listener.into()].into_iter().chain(watch).collect())
             }
             Question::Script => {
                 let limit = parts.0.first_chunk().map(|ms| Duration::from_millis(u64::from_ne_bytes(*ms)));
