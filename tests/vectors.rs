@@ -326,7 +326,12 @@ impl Fixed {
             cookie: &cookie,
         };
         let (mut initiator, init) = Initiator::start(&offer, &payloads.0, &self.seeds.0).unwrap();
-        let answerer = Answerer { identity: &self.server, cookie: &cookie, local_index: self.server_index };
+        let answerer = Answerer {
+            identity: &self.server,
+            known: Arc::new(|_| true),
+            cookie: &cookie,
+            local_index: self.server_index,
+        };
         let (who, answer) =
             respond(&answerer, &init, &payloads.1, &self.seeds.1, |key, _| Ok((*key, psk))).unwrap();
         assert_eq!((&who, answer.payload), (self.client.public().as_bytes(), payloads.0));
