@@ -341,42 +341,4 @@ const BUSY_FOR: Duration = Duration::from_millis(1500);
 const _: () = assert!(DATA_OVERHEAD + HEADER_LEN + crate::wire::control::MAX_LEN <= FLOOR as usize);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::Suite;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    #[test]
-    fn a_handshake_takes_no_index_that_a_session_has() {
-        let (now, mut out) = (Instant::now(), Outputs::default());
-        let first = StdRng::from_seed([7; 32]).next_u32();
-        let key = || [0; 32].into();
-        let (suite, remote_index) = (Suite::Aes, 2);
-        let keys = Keys { suite, send: key(), receive: key(), local_index: first, remote_index };
-        let mut peer = Peer::new(PeerId(0), now);
-        let slot = peer.install(now, &keys, 0, &mut out).unwrap();
-        peer.promote(now, slot, Path::new(([192, 0, 2, 1], 5000).into(), None), &mut out);
-        assert!(peer.has(first) && !peer.has(remote_index), "the other end's own number is no collision");
-        let index = free_index(&mut StdRng::from_seed([7; 32]), |index| peer.has(index));
-        assert_ne!(index, first);
-    }
-
-    #[test]
-    fn a_session_that_was_not_used_yet_goes_with_its_key() {
-        let (now, mut out) = (Instant::now(), Outputs::default());
-        let path = Path::new(([192, 0, 2, 1], 5000).into(), None);
-        let mut peer = Peer::new(PeerId(0), now);
-        for (kept, there) in [([7; 32], true), ([8; 32], false)] {
-            let key = || [0; 32].into();
-            let keys =
-                Keys { suite: Suite::Aes, send: key(), receive: key(), local_index: 1, remote_index: 2 };
-            let mut slot = peer.install(now, &keys, 0, &mut out).unwrap();
-            slot.key = [7; 32];
-            let shaken = Handshaken { init_mac: [0; 16], resp: [0; crate::wire::datagram::RESP_LEN], path };
-            peer.next = Some((slot, shaken));
-            assert!(!peer.keep_keys(|key| *key == kept, &mut out), "the current one is not concerned");
-            assert_eq!(peer.next.is_some(), there);
-        }
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ pub(super) enum Purpose {
 
 /// A PING whose PONG may still come.
 pub(super) struct Ping {
-    token: u64,
+    pub(super) token: u64,
     sent: Instant,
     purpose: Purpose,
 }
