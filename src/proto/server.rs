@@ -55,7 +55,7 @@ pub struct Server {
     jar: CookieJar,
     budgets: Budgets,
     clients: BTreeMap<PeerId, ClientState>,
-    by_key: HashMap<[u8; 32], PeerId>,
+    by_key: Arc<HashMap<[u8; 32], PeerId>>,
     by_index: HashMap<u32, PeerId>,
     /// INITs that were answered lately, by their MACs: whose next session each has made, where it still is that.
     by_init: HashMap<[u8; MAC_LEN], PeerId>,
@@ -72,7 +72,7 @@ impl Server {
         let name = ServerName::new(&params.identity.public())?;
         let (jar, budgets) = (CookieJar::new(now, &mut rng), Budgets::new(now, &mut rng));
         let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
-        let (by_key, by_index, by_init) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (by_key, by_index, by_init) = (Arc::default(), HashMap::new(), HashMap::new());
         let (stranger, asks_first, out) = (None, false, Outputs::default());
         Some(Self {
             params,
@@ -105,7 +105,7 @@ impl Server {
 
     /// Lets a client in, under a number of the caller's that no other client has.
     pub fn add_client(&mut self, now: Instant, id: PeerId, spec: ClientSpec) {
-        self.by_key.extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
+        Arc::make_mut(&mut self.by_key).extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
         self.clients.insert(id, ClientState::new(now, id, spec));
     }
 
@@ -114,7 +114,7 @@ impl Server {
         let Some(mut client) = self.clients.remove(&id) else { return };
         client.peer.send(now, &Control::Bye, &mut self.out);
         client.peer.clear(&mut self.out);
-        self.by_key.retain(|_, owner| *owner != id);
+        Arc::make_mut(&mut self.by_key).retain(|_, owner| *owner != id);
         self.by_index.retain(|_, owner| *owner != id);
         self.timers.retain(|(_, owner)| *owner != id);
     }
@@ -130,8 +130,8 @@ impl Server {
         if client.peer.keep_keys(kept, &mut self.out) {
             self.out.event(id, Event::Lost);
         }
-        self.by_key.retain(|_, owner| *owner != id);
-        self.by_key.extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
+        Arc::make_mut(&mut self.by_key).retain(|_, owner| *owner != id);
+        Arc::make_mut(&mut self.by_key).extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
         client.spec = spec;
         self.reschedule(id);
     }
@@ -297,7 +297,8 @@ impl Server {
         self.reschedule(id);
     }
 
-    /// The public key, proven to be its own, of the last one who was not let in because no client has it. Once.
+    /// The public key of the last one who was not let in because no client has it: one that it names, not one that it has
+    /// proven to be its own. Once.
     pub fn take_stranger(&mut self) -> Option<PublicKey> {
         self.stranger.take().and_then(|key| key.try_into().ok())
     }

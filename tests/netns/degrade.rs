@@ -220,7 +220,7 @@ fn too_few_descriptors_for_its_nics_are_told_in_one_sentence_and_enough_are_enou
             let said = format!(
                 "8 NICs take {needed} descriptors, and this system allows {limit}; raise LimitNOFILE="
             );
-            assert_eq!(server.count(&[&said]), 1, "{:#?}", server.lines());
+            server.wait_for_log(&[&said], SOON);
             assert_eq!(server.lines().len(), 1, "{:#?}", server.lines());
         }
         let server = start(needed);

@@ -1,5 +1,7 @@
 //! The server's side of a handshake: nothing is kept of a HELLO, and of an INIT only what passes every check.
 
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use rand::RngExt;
@@ -8,7 +10,7 @@ use super::Server;
 use super::client::Verdict;
 use crate::metrics::DropReason;
 use crate::proto::cookie::{equal, mac};
-use crate::proto::noise::{Answerer, Seed, respond};
+use crate::proto::noise::{Answerer, Known, Seed, respond};
 use crate::proto::output::{Event, Output, PeerId};
 use crate::proto::peer::free_index;
 use crate::proto::slot::Handshaken;
@@ -40,16 +42,15 @@ impl Server {
         }
         self.budgets.take(now, from.remote)?;
         let local_index = self.free_index();
-        let answerer = Answerer { identity: &self.params.identity, cookie: &cookie, local_index };
+        let unknown = Arc::new(OnceLock::new());
+        let known = known(&self.by_key, &unknown);
+        let answerer = Answerer { identity: &self.params.identity, known, cookie: &cookie, local_index };
         let payload = HandshakePayload { instance: self.params.instance, bound: local_index.into() }.encode();
         let seed = Seed::new(self.rng.random());
-        let (by_key, clients, stranger) = (&self.by_key, &self.clients, &mut self.stranger);
+        let (by_key, clients) = (&self.by_key, &self.clients);
         let (asks_first, mut unverified) = (self.asks_first, None);
         let answered = respond(&answerer, &init, &payload, &seed, |key, theirs| {
-            let id = *by_key.get(key).ok_or_else(|| {
-                *stranger = Some(*key);
-                DropReason::UnknownKey
-            })?;
+            let id = *by_key.get(key).ok_or(DropReason::UnknownKey)?;
             let client = clients.get(&id).ok_or(DropReason::UnknownKey)?;
             client.admits(now, HandshakePayload::decode(theirs).instance)?;
             if asks_first && !client.is_verified(now, from.remote.ip()) {
@@ -63,6 +64,10 @@ impl Server {
         {
             client.verdict = Verdict::Asked;
             self.out.event(client.peer.id, Event::Verify(from));
+        }
+        if let Some(key) = unknown.get() {
+            self.stranger = Some(*key);
+            return Err(DropReason::UnknownKey);
         }
         let ((id, key), answer) = answered?;
         let client = self.clients.get_mut(&id).ok_or(DropReason::UnknownKey)?;
@@ -114,4 +119,16 @@ impl Server {
     fn free_index(&mut self) -> u32 {
         free_index(&mut self.rng, |index| self.by_index.contains_key(&index))
     }
+}
+
+/// Whether any client has a key; one that none has is kept.
+fn known(by_key: &Arc<HashMap<[u8; 32], PeerId>>, unknown: &Arc<OnceLock<[u8; 32]>>) -> Known {
+    let (by_key, unknown) = (Arc::clone(by_key), Arc::clone(unknown));
+    Arc::new(move |key| {
+        let known = by_key.contains_key(key);
+        if !known {
+            let _ = unknown.set(*key);
+        }
+        known
+    })
 }
