@@ -159,13 +159,24 @@ fn every_ping_is_answered_where_the_peer_is_and_elsewhere_one_at_a_time() {
 }
 
 #[test]
-fn what_the_peer_says_of_a_session_is_known_by_its_index() {
+fn what_the_peer_says_of_a_session_is_the_newest_that_can_be_true() {
     let (mut peer, ..) = up(Instant::now());
     peer.current.as_ref().unwrap().lane.volume().count_sent(10, 0);
-    let tally = Tally { expected: 10, arrived: 9 };
-    peer.handle_tally(2, Some(tally));
+    let tally = |expected, arrived| Tally { expected, arrived };
+    peer.handle_tally(2, Some(tally(10, 9)));
     assert_eq!(peer.info().unwrap().outgoing, None, "there is no such session");
     peer.handle_tally(1, None);
-    peer.handle_tally(1, Some(tally));
-    assert_eq!(peer.info().unwrap().outgoing.unwrap().recent, tally);
+    let said =
+        [(tally(8, 7), (8, 7)), (tally(5, 5), (8, 7)), (tally(8, 8), (8, 8)), (tally(99, 98), (10, 10))];
+    for (told, (expected, arrived)) in said {
+        peer.handle_tally(1, Some(told));
+        assert_eq!(peer.info().unwrap().outgoing.unwrap().recent, tally(expected, arrived));
+    }
+}
+
+#[test]
+fn a_session_with_another_run_of_the_other_end_is_new() {
+    let (peer, ..) = up(Instant::now());
+    assert!(!peer.is_new(0) && peer.is_new(1));
+    assert!(Peer::new(PeerId(0), Instant::now()).is_new(0), "there is none yet");
 }
