@@ -29,7 +29,7 @@ trap 'exit 130' INT TERM
 
 say() { echo "-- $*"; }
 fail() { echo "$*" >&2; exit 1; }
-# until COMMAND…: within 30 s.
+# Waits until a command succeeds, 30 s at the most.
 until_true() {
     for _ in $(seq 150); do
         if "$@" >/dev/null 2>&1; then return; fi
@@ -40,7 +40,9 @@ until_true() {
 
 say "a root file system"
 . /etc/os-release
-sources() { apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' "Origin: ${ID^}" | sort -u; }
+sources() {
+    apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' "Origin: ${ID^}" | sort -u
+}
 [ -n "$(sources)" ] || apt-get update -q
 apt-config dump | grep -E '^Acquire::(http|https|Check-)' >"$work/apt.conf" || true
 sources | mmdebstrap --quiet --variant=apt --include=systemd-sysv --aptopt="$work/apt.conf" "$VERSION_CODENAME" "$root" -
@@ -60,11 +62,14 @@ EOF
 chmod +x "$work/inside"
 inside() { env LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$work/inside" "$@"; }
 
-# All that is there, without what dpkg, apt, the devices and a boot write.
+# All that is there, without what dpkg, apt and a boot write, and without what is in the way of both.
 files() {
-    (cd "$root" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o -path ./var/log/apt \
-        -o -path ./var/log/journal -o -path ./var/lib/systemd -o -path ./root -o -path ./tmp -o -path ./var/tmp -o -path ./run \
-        -o -path ./dev \) -prune -o -printf '%p %y %m %l\n') | grep -vE '^\./(var/log/|etc/(machine-id|resolv.conf|hostname|\.updated)|var/\.updated|var/lib/private )' | sort
+    local unseen=(-false)
+    for path in var/lib/{dpkg,apt,systemd,private} var/{cache,log,tmp} var/.updated etc/.updated etc/machine-id \
+        etc/resolv.conf etc/hostname dev root run tmp; do
+        unseen+=(-o -path "./$path")
+    done
+    (cd "$root" && find . -xdev \( "${unseen[@]}" \) -prune -o -printf '%p %y %m %l\n' | sort)
 }
 files >"$work/before"
 same_as_before() {
@@ -73,7 +78,7 @@ same_as_before() {
 
 say "apt install, as the README has it"
 line=$(grep -m 1 '^apt install' README.md)
-(cd "$root/root/here" && inside sh -c "$line -y -q")
+(cd "$root/root/here" && inside sh -c "$line -y -q" >/dev/null 2>&1)
 [ "$(stat -c %a "$root/etc/tap-rs")" = 700 ]
 inside tap-rs --version
 inside tap-rs doctor >/dev/null && fail "a doctor with nothing to examine is content" || true
@@ -101,8 +106,8 @@ inside tap-rs init --server-only --server 203.0.113.10:1234 --out /etc/tap-rs
 inside tap-rs check -c server
 inside apt-get remove -y -q tap-rs >/dev/null
 [ -s "$root/etc/tap-rs/server.key" ] && [ ! -e "$root/usr/bin/tap-rs" ]
-inside apt-get purge -y -q tap-rs | tee "$work/purge"
-grep -q '^/etc/tap-rs stays' "$work/purge"
+inside apt-get purge -y -q tap-rs >"$work/purge"
+grep '^/etc/tap-rs stays' "$work/purge"
 files | diff "$work/before" - | grep '^>' | cut -d ' ' -f 2 >"$work/left" || true
 diff "$work/left" - <<'EOF'
 ./etc/tap-rs
@@ -112,7 +117,7 @@ diff "$work/left" - <<'EOF'
 EOF
 rm -r "$root/etc/tap-rs"
 same_as_before
-(cd "$root/root/here" && inside sh -c "$line -y -q" >/dev/null)
+(cd "$root/root/here" && inside sh -c "$line -y -q" >/dev/null 2>&1)
 inside apt-get purge -y -q tap-rs >/dev/null
 same_as_before
 
@@ -128,14 +133,18 @@ connect lan eth0 192.168.1.2
 connect client eth0 192.168.1.20
 connect client wan0 203.0.113.20
 connect server eth0 203.0.113.10
-# Without an address from a firmware, a root of its own and a bus: what it says goes to a file.
-systemd-nspawn --quiet --directory="$root" --boot --register=no --keep-unit --console=pipe --bind=/dev/net/tun \
+# No machine manager is needed for it; what it says goes to a file.
+systemd-nspawn --quiet --directory="$root" --boot --register=no --keep-unit --console=pipe \
+    --timezone=off --resolv-conf=off --bind=/dev/net/tun \
     --network-namespace-path="/run/netns/$box-server" --capability=CAP_NET_ADMIN \
     --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" >"$work/console" 2>&1 &
 nspawn=$!
 # The container's first process, which nspawn starts.
 leader() { booted=$(pgrep -P "$nspawn" | head -n 1) && [ -n "$booted" ]; }
-on_server() { nsenter --target "$booted" --mount --uts --ipc --net --pid --root --wd env PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"; }
+on_server() {
+    nsenter --target "$booted" --mount --uts --ipc --net --pid --root --wd \
+        env PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"
+}
 running() { leader && on_server systemctl is-system-running | grep -qE 'running|degraded'; }
 for _ in $(seq 300); do
     if running 2>/dev/null; then break; fi
@@ -184,8 +193,8 @@ until_true eval 'ip -n "$box-server" link show tap0 | grep -q "mtu 1400"'
 [ "$(property MainPID)" = "$pid" ] && ping_it >/dev/null
 
 say "a program that stands still is killed by the watchdog, and started again"
-on_server mkdir -p /etc/systemd/system/tap-rs@server.service.d
-on_server sh -c 'printf "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n" > /etc/systemd/system/tap-rs@server.service.d/watchdog.conf'
+mkdir -p "$root/etc/systemd/system/tap-rs@server.service.d"
+printf '[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n' >"$root/etc/systemd/system/tap-rs@server.service.d/watchdog.conf"
 on_server systemctl daemon-reload
 on_server systemctl restart tap-rs@server
 until_true ping_it

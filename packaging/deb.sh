@@ -17,7 +17,9 @@ export SOURCE_DATE_EPOCH
 
 if ! command -v cargo-deb >/dev/null; then
     echo "building cargo-deb below target/tools" >&2
-    cargo install --locked --quiet --root target/tools --version 3.8.0 cargo-deb >&2
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+        cargo install --locked --quiet --root target/tools --version 3.8.0 cargo-deb \
+        --no-default-features --features lzma >&2
 fi
 
 packaging/static.sh full >&2
