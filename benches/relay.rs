@@ -94,7 +94,7 @@ fn up(queue: &Queue, socket: &UdpSocket, path: &Path, frame: &mut [u8]) -> io::R
 }
 
 fn down(queue: &Queue, socket: &UdpSocket, batch: &mut RecvBatch) -> io::Result<()> {
-    batch.recv(socket)?;
+    batch.recv(socket, 8)?;
     for train in batch.received() {
         // Small frames of one size may have been joined.
         let frame = if train.segment < DATAGRAM { train.segment } else { train.bytes.len() };

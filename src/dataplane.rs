@@ -47,6 +47,7 @@ pub mod capture;
 mod cut;
 mod delivery;
 mod downlink;
+mod lines;
 mod outside;
 pub mod parts;
 pub mod probe;

@@ -40,6 +40,7 @@ pub mod down;
 #[cfg_attr(not(feature = "full"), path = "runtime/exporter/none.rs")]
 pub mod exporter;
 pub mod hooks;
+mod host;
 #[cfg(feature = "full")]
 pub mod join;
 pub mod keeper;
@@ -76,6 +77,7 @@ use crate::types::NetnsName;
 /// One sentence that says what keeps it from running, and how to mend it, where that does not stand in the log yet.
 pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let (config, warnings) = config::load(path, overrides)?;
+    refuse_too_few_descriptors(&config)?;
     // In the background the working directory is another one.
     let file = reload::Source {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
@@ -100,21 +102,19 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
         .map(Rc::new)
         .map_err(|e| Failure::Refused(format!("cannot start the keeper: {e}")))?;
     sandbox::keep_secrets();
-    match limits::raise_descriptors() {
-        Ok(limit) => warn_of_descriptors(&config, limit),
-        Err(e) => {
-            tracing::warn!("cannot raise the limit of open descriptors: {e}; many NICs may be too many");
-        }
+    if let Err(e) = limits::raise_descriptors() {
+        tracing::warn!("cannot raise the limit of open descriptors: {e}; many NICs may be too many");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::Refused(format!("cannot start: {e}")))?;
+    let start = host::Start { file, words, keeper };
     let ended = runtime.block_on(async {
         tokio::spawn(log::tell_hidden());
         match config {
-            Config::Client(config) => client::run(config, file, words, keeper, &mut daemon).await,
-            Config::Server(config) => server::run(config, file, words, keeper, &mut daemon).await,
+            Config::Client(config) => client::run(config, start, &mut daemon).await,
+            Config::Server(config) => server::run(config, start, &mut daemon).await,
         }
     });
     log::tell_last_hidden();
@@ -132,9 +132,8 @@ pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
 /// What this process opens besides its NICs, at the most.
 const OTHER_DESCRIPTORS: usize = 48;
 
-/// Says before anything fails that the system lets it open less than its NICs take: each a queue for every worker, a socket
-/// to configure it by, and a tap one more.
-fn warn_of_descriptors(config: &Config, limit: u64) {
+/// Refuses to begin what has to fail: a NIC takes a queue for every worker, a socket to configure it by, and a tap one more.
+fn refuse_too_few_descriptors(config: &Config) -> Result<(), Failure> {
     let workers = config.common().workers;
     let nics = match config {
         Config::Server(server) => server.clients.iter().map(|client| client.nics.len()).sum(),
@@ -144,12 +143,14 @@ fn warn_of_descriptors(config: &Config, limit: u64) {
         },
     };
     let each = usize::from(workers.get()).saturating_add(2);
-    let wanted = nics.saturating_mul(each).saturating_add(OTHER_DESCRIPTORS);
-    if wanted as u64 > limit {
-        tracing::warn!(
-            "{nics} NICs take up to {wanted} descriptors, and this system allows {limit}; raise LimitNOFILE= of the unit, \
-             or `ulimit -n`"
-        );
+    let needed = nics.saturating_mul(each).saturating_add(OTHER_DESCRIPTORS);
+    match limits::most_descriptors() {
+        Ok(limit) if (needed as u64) > limit => Err(Failure::Refused(format!(
+            "{nics} NICs take {needed} descriptors, and this system allows {limit}; raise LimitNOFILE= of the unit, or \
+             `ulimit -n`"
+        ))),
+        // Where it does not say, what cannot be opened is told by itself.
+        _ => Ok(()),
     }
 }
 

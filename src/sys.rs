@@ -24,6 +24,8 @@
 
 pub mod clock;
 pub mod features;
+#[cfg(feature = "full")]
+pub mod inotify;
 pub mod landlock;
 pub mod limits;
 pub mod netlink;

@@ -596,7 +596,7 @@ fn trains_of_datagrams_cross_a_cable_from_the_address_asked_for() {
             let out = UdpPath::new((to_ip, 5000).into(), Some(from_ip));
             here.send_segments(&out, &[5; 13 * 1300 + 9], 1300).unwrap();
             let mut batch = RecvBatch::new(4);
-            until("a train", || batch.recv(lan).unwrap() > 0);
+            until("a train", || batch.recv(lan, 4).unwrap() > 0);
             let train = batch.slot(0).unwrap();
             assert_eq!(train.path, UdpPath::new((from_ip, 5000).into(), Some(to_ip)));
             assert_eq!((train.segment, train.bytes.len()), (1300, 13 * 1300 + 9));

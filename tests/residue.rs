@@ -180,7 +180,7 @@ fn session(folder: &FilePath) -> (Held, String) {
         Offerer { identity: &mine, server: &server, psk: None, suite, local_index: 1, cookie: &cookie };
     let seeds = [1, 2].map(|n| Seed::new([n; 32]));
     let (mut initiator, init) = Initiator::start(&offer, &[0; 16], &seeds[0]).unwrap();
-    let answerer = Answerer { identity: &theirs, cookie: &cookie, local_index: 2 };
+    let answerer = Answerer { identity: &theirs, known: Arc::new(|_| true), cookie: &cookie, local_index: 2 };
     let ((), answer) = respond(&answerer, &init, &[0; 16], &seeds[1], |_, _| Ok(((), None))).unwrap();
     let (keys, _) = initiator.finish(&answer.noise, 2).unwrap();
     let hex = |key: &[u8; 32]| key.iter().map(|b| format!("{:02x}", b ^ MASK)).collect::<String>();

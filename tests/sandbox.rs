@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tap_rs::config::{Hooks, ScriptPolicy};
 use tap_rs::keys::PrivateKey;
+use tap_rs::nic::Devices;
 use tap_rs::runtime::hooks::Words;
 use tap_rs::runtime::keeper::{self, Rules};
 use tap_rs::runtime::reload::Source;
@@ -41,6 +42,7 @@ const ACTS: &[(&str, &str)] = &[
     ("start a program", "1"),
     ("start a thread", "1"),
     ("make a device", "1"),
+    ("remove a file", "1"),
     ("change files' modes", "1"),
     ("become another program", "killed"),
     ("enter a namespace", "killed"),
@@ -55,6 +57,7 @@ fn main() {
     what_the_tunnel_has_no_need_of_is_refused();
     the_keeper_runs_no_script_that_its_own_policy_does_not_allow();
     the_keeper_writes_no_key_that_no_invite_waits_for();
+    the_keeper_enters_no_namespace_of_others_that_its_config_does_not_name();
 }
 
 /// A config that nobody reads.
@@ -125,6 +128,63 @@ fn the_keeper_writes_no_key_that_no_invite_waits_for() {
     println!("test the_keeper_writes_no_key_that_no_invite_waits_for ... ok");
 }
 
+/// A tunnel that has been taken over wants into somebody's namespace. What the config names is read by the keeper itself.
+fn the_keeper_enters_no_namespace_of_others_that_its_config_does_not_name() {
+    const TEST: &str = "the_keeper_enters_no_namespace_of_others_that_its_config_does_not_name";
+    if !process::is_root() {
+        println!("SKIPPED (needs root): {TEST}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    PrivateKey::generate(&mut rand::rng()).write_new(&folder.path().join("s.key")).unwrap();
+    let (path, key) = (folder.path().join("s.toml"), PrivateKey::generate(&mut rand::rng()).public());
+    let name_in_config = |netns: &str| {
+        let text = format!(
+            "run_mode = \"server\"\nprivate_key = \"s.key\"\n[server]\nbind_addr = \"0.0.0.0:1\"\n\
+             [[clients]]\nname = \"a\"\npublic_key = \"{key}\"\n\
+             [[clients.nics]]\nifname = \"tap0\"\nmac = \"52:54:00:00:00:01\"\nip = \"10.0.0.2/24\"\nnetns = \"{netns}\"\n"
+        );
+        fs::write(&path, text).unwrap();
+    };
+    let config = Source { path: path.clone(), overrides: Default::default() };
+    let (hooks, words) = (Hooks::default(), Words::default());
+    let script = ScriptPolicy::Never;
+    let keeper = keeper::start(Rules { script, netns: Vec::new(), hooks, words, config, pid: None }).unwrap();
+    let [one, other] = [1, 2].map(|n| OthersNetns::new(format!("taprs-{}-{n}", std::process::id())));
+    let enters = |netns: &OthersNetns| match keeper.netlink(&netns.0.parse().unwrap()) {
+        Ok(_) => true,
+        Err(e) => {
+            assert!(e.to_string().contains("is not in the config"), "{e}");
+            false
+        }
+    };
+    assert!(!enters(&one) && !enters(&other), "its config names none");
+    name_in_config(&one.0);
+    assert!(!enters(&one), "it has not read that yet");
+    keeper.follow().unwrap();
+    assert!(enters(&one) && !enters(&other));
+    name_in_config(&other.0);
+    keeper.follow().unwrap();
+    assert!(enters(&other) && enters(&one), "a NIC may have to go back to where it was");
+    println!("test {TEST} ... ok");
+}
+
+/// A namespace that somebody else has made.
+struct OthersNetns(String);
+
+impl OthersNetns {
+    fn new(name: String) -> Self {
+        assert!(Command::new("ip").args(["netns", "add", &name]).status().unwrap().success());
+        Self(name)
+    }
+}
+
+impl Drop for OthersNetns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
 fn what_the_tunnel_has_no_need_of_is_refused() {
     if !process::is_root() {
         println!("SKIPPED (needs root): what_the_tunnel_has_no_need_of_is_refused");
@@ -186,6 +246,7 @@ fn be_the_tunnel(act: &str, folder: &Path) -> std::io::Result<()> {
         "change files' modes" => {
             fs::set_permissions(config, std::os::unix::fs::PermissionsExt::from_mode(0o777))
         }
+        "remove a file" => fs::remove_file(config),
         "become another program" => Err(Command::new("/bin/true").exec()),
         "enter a namespace" => process::new_netns(),
         "mount" => process::mount_sysfs(folder),

@@ -106,12 +106,15 @@ fn side(vector: &Value, who: &str) -> HandshakeState {
         (field("static").unwrap(), field("ephemeral").unwrap(), field("prologue").unwrap());
     let (remote, psk) = (field("remote_static"), vector.get(format!("{who}_psks")));
     let params = vector["protocol_name"].as_str().unwrap().parse().unwrap();
-    let mut builder = Builder::with_resolver(params, Box::new(Resolver::new(&Seed::new([0; 32]))))
-        .local_private_key(&own)
-        .unwrap()
-        .prologue(&prologue)
-        .unwrap()
-        .fixed_ephemeral_key_for_testing_only(&ephemeral);
+    let mut builder = Builder::with_resolver(
+        params,
+        Box::new(Resolver::new(&Seed::new([0; 32]), &PrivateKey::from_bytes([1; 32].into()))),
+    )
+    .local_private_key(&own)
+    .unwrap()
+    .prologue(&prologue)
+    .unwrap()
+    .fixed_ephemeral_key_for_testing_only(&ephemeral);
     if let Some(remote) = &remote {
         builder = builder.remote_public_key(remote).unwrap();
     }
@@ -323,7 +326,12 @@ impl Fixed {
             cookie: &cookie,
         };
         let (mut initiator, init) = Initiator::start(&offer, &payloads.0, &self.seeds.0).unwrap();
-        let answerer = Answerer { identity: &self.server, cookie: &cookie, local_index: self.server_index };
+        let answerer = Answerer {
+            identity: &self.server,
+            known: Arc::new(|_| true),
+            cookie: &cookie,
+            local_index: self.server_index,
+        };
         let (who, answer) =
             respond(&answerer, &init, &payloads.1, &self.seeds.1, |key, _| Ok((*key, psk))).unwrap();
         assert_eq!((&who, answer.payload), (self.client.public().as_bytes(), payloads.0));
@@ -338,7 +346,9 @@ impl Fixed {
     fn noise_alone(&self, suite: Suite, prologue: &[u8], init: &Init, resp: &Resp, example: &mut Example) {
         let builder = |seed| {
             let params = suite.noise_name().parse().unwrap();
-            Builder::with_resolver(params, Box::new(Resolver::new(seed))).prologue(prologue).unwrap()
+            Builder::with_resolver(params, Box::new(Resolver::new(seed, &self.server)))
+                .prologue(prologue)
+                .unwrap()
         };
         let server = self.server.public();
         let client = builder(&self.seeds.0).local_private_key(self.client.as_bytes()).unwrap();

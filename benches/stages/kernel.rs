@@ -145,5 +145,5 @@ fn recv(bencher: Bencher<'_, '_>, size: Size) {
             from.send_segments(&path, &train, segment).unwrap();
             1
         })
-        .bench_local_values(|n| assert_eq!(batch.recv(&to).unwrap(), n));
+        .bench_local_values(|n| assert_eq!(batch.recv(&to, 1).unwrap(), n));
 }

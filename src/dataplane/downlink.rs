@@ -16,12 +16,9 @@ use super::tables::{Session, Tables};
 use super::unpack::{self, Origin, unpack};
 use crate::metrics::DropReason;
 use crate::proto::session::REKEY_AFTER_DATAGRAMS;
-use crate::sys::udp::RecvBatch;
+use crate::sys::udp::{RecvBatch, UdpSocket};
 use crate::types::Path;
 use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader, Header, INIT_LEN, Type};
-
-/// Receive batches that are worked off before the NICs have their turn.
-const BATCHES_A_TURN: usize = 1;
 
 /// The incoming half of a worker.
 pub struct Downlink {
@@ -64,31 +61,31 @@ impl Downlink {
         }
     }
 
-    /// Works off what the socket holds. `Err`: the socket is dead.
-    pub fn turn(&mut self, tables: &mut Tables, out: &Outside, now: Instant) -> io::Result<()> {
-        for _ in 0..BATCHES_A_TURN {
-            let trains = match self.recv.recv(&out.socket) {
-                Ok(0) => return Ok(()),
-                Ok(n) => n,
-                Err(e) if is_fatal(&e) => return Err(e),
-                Err(_) => {
-                    out.counters.drops.count(DropReason::SocketRefused);
-                    continue;
-                }
-            };
-            for i in 0..trains {
-                if let Some(path) = self.open(i, tables, out, now) {
-                    self.unpack(i, path, tables, out, now);
-                }
+    /// Works off what a socket holds, up to `most` trains, and tells how many it were. `Err`: the socket is dead.
+    pub fn turn(
+        &mut self,
+        (socket, most): (&UdpSocket, usize),
+        tables: &mut Tables,
+        out: &Outside,
+        now: Instant,
+    ) -> io::Result<usize> {
+        let trains = match self.recv.recv(socket, most) {
+            Ok(n) => n,
+            Err(e) if is_fatal(&e) => return Err(e),
+            Err(_) => {
+                out.counters.drops.count(DropReason::SocketRefused);
+                return Ok(0);
             }
-            Delivery { waiting: &mut self.waiting, tables, out, now, came: None }.flush();
-            let kept = self.reassembly.keep(&self.recv);
-            out.counters.kept.fetch_add(kept, Relaxed);
-            if trains < self.recv.slots() {
-                return Ok(());
+        };
+        for i in 0..trains {
+            if let Some(path) = self.open(i, tables, out, now) {
+                self.unpack(i, path, tables, out, now);
             }
         }
-        Ok(())
+        Delivery { waiting: &mut self.waiting, tables, out, now, came: None }.flush();
+        let kept = self.reassembly.keep(&self.recv);
+        out.counters.kept.fetch_add(kept, Relaxed);
+        Ok(trains)
     }
 
     /// Gives up the frames that have waited long enough.

@@ -11,16 +11,18 @@ use tokio::sync::mpsc;
 
 use super::capture::Fate;
 use super::downlink::Downlink;
+use super::lines::Lines;
 use super::outside::Outside;
 use super::seam::{Inbox, Orders, WorkerGone, orders};
 use super::tables::{Hold, Nic, OwnedLane, Session, Tables};
 use super::uplink::{Turn, Uplink};
-use super::{Command, NicKey, Notice, VNET_NONE, capture, probe};
+use super::{Command, NicKey, Notice, PeerKey, VNET_NONE, capture, probe};
 use crate::metrics::{Stamp, WorkerCounters};
 use crate::nic::Side;
 use crate::sys::clock;
 use crate::sys::poll::{Epoll, Events, Interest, Ready};
 use crate::sys::udp::UdpSocket;
+use crate::types::Path;
 
 /// Commands that wait; more make the sender wait, for as long as the worker needs for one turn.
 const COMMANDS: usize = 256;
@@ -31,7 +33,14 @@ const EVENTS: usize = 64;
 /// What the first frame of a NIC is expected to be no longer than, in bytes.
 const FIRST_LENGTH: usize = 2048;
 
-/// Epoll tokens; a NIC's is its key.
+/// Trains received from a line in one turn. From the open socket it is as many as there are slots: what strangers
+/// send is small, cheaply refused, and should not keep a client that comes from being heard.
+const LINE_TRAINS: usize = 8;
+
+/// Turns that a line has which is about to be closed: more than its buffer holds.
+const LAST_TURNS: usize = 64;
+
+/// Epoll tokens; a NIC's is its key, and a line's is [`Lines`]' own.
 const SOCKET: u64 = u64::MAX;
 const COMMAND: u64 = u64::MAX - 1;
 
@@ -42,14 +51,19 @@ pub struct WorkerConfig {
     pub side: Side,
     /// The thread's name, at most 15 bytes of it shown.
     pub name: String,
-    /// Trains received in one system call, 64 KiB each: 1 to 32.
+    /// Trains received in one system call, up to 64 KiB each: 1 to 32.
     pub receive_slots: usize,
+    /// How many peers get a socket of their own to be received on. More than none asks for a socket that may have lines
+    /// ([`UdpSocket::line`]), and for no other worker on its address.
+    pub lines: usize,
+    /// Bytes that the kernel may hold for each of them.
+    pub line_buffer: usize,
 }
 
 impl WorkerConfig {
-    /// A worker with the usual 8 receive slots.
+    /// A worker with the usual 32 receive slots, and no lines.
     pub fn new(side: Side, name: impl Into<String>) -> Self {
-        Self { side, name: name.into(), receive_slots: 8 }
+        Self { side, name: name.into(), receive_slots: 32, lines: 0, line_buffer: 0 }
     }
 }
 
@@ -94,6 +108,7 @@ pub fn spawn(
         tables: Tables::default(),
         uplink: Uplink::default(),
         downlink: Downlink::new(config.receive_slots),
+        lines: Lines::new(config.lines, config.line_buffer),
     };
     worker.epoll.add(inbox.bell(), COMMAND, Interest::READ)?;
     worker.epoll.add(&worker.out.socket, SOCKET, Interest::READ)?;
@@ -108,6 +123,7 @@ struct Worker {
     tables: Tables,
     uplink: Uplink,
     downlink: Downlink,
+    lines: Lines,
 }
 
 impl Worker {
@@ -125,7 +141,7 @@ impl Worker {
         }
     }
 
-    /// Sleeps, then gives everything that is ready one turn: the socket first, for it also says what is late.
+    /// Sleeps, then gives everything that is ready one turn: the sockets first, for they also say what is late.
     fn turn(&mut self, inbox: &Inbox<Command>, events: &mut Events) -> io::Result<ControlFlow<()>> {
         let timeout = self.downlink.deadline().map(|at| at.saturating_duration_since(clock::now()));
         self.epoll.wait(events, timeout)?;
@@ -138,13 +154,18 @@ impl Worker {
             return Ok(ControlFlow::Break(()));
         }
         if events.iter().any(|e| e.token == SOCKET) {
-            self.downlink.turn(&mut self.tables, &self.out, now)?;
+            self.downlink.turn((&self.out.socket, usize::MAX), &mut self.tables, &self.out, now)?;
+        }
+        for event in events.iter() {
+            if let Some(line) = self.lines.named(event.token) {
+                self.downlink.turn((line, LINE_TRAINS), &mut self.tables, &self.out, now)?;
+            }
         }
         self.downlink.expire(&mut self.tables, &self.out, now);
         if !self.tables.marked.is_empty() {
             probe::settle(&mut self.uplink, &mut self.tables, &self.out);
         }
-        for event in events.iter().filter(|e| e.token < COMMAND) {
+        for event in events.iter() {
             self.nic(event, now);
         }
         self.uplink.finish(&mut self.tables, &self.out, now);
@@ -189,6 +210,7 @@ impl Worker {
                 self.tables.peers.entry(key).or_default();
             }
             Command::RemovePeer(key) => {
+                self.lines.remove(key, &self.epoll);
                 let (nics, sessions) = self.tables.remove_peer(key);
                 nics.into_iter().for_each(|nic| self.close(nic));
                 sessions.into_iter().for_each(|index| self.downlink.forget(index));
@@ -250,18 +272,20 @@ impl Worker {
                 }
             }
             Command::Install { peer, opener, lane } => self.install(peer, opener, lane),
-            Command::Use { peer, index, path, datagram } => {
-                if let Some(peer) = self.tables.peers.get_mut(&peer) {
+            Command::Use { peer: key, index, path, datagram } => {
+                if let Some(peer) = self.tables.peers.get_mut(&key) {
                     (peer.active, peer.path, peer.datagram) = (Some(index), Some(path), datagram.into());
+                    self.follow(key, path);
                 }
             }
             Command::Retire { index } => {
                 self.tables.retire(index);
                 self.downlink.forget(index);
             }
-            Command::SetPath { peer, path } => {
-                if let Some(peer) = self.tables.peers.get_mut(&peer) {
+            Command::SetPath { peer: key, path } => {
+                if let Some(peer) = self.tables.peers.get_mut(&key) {
                     peer.path = Some(path);
+                    self.follow(key, path);
                 }
             }
             Command::SetDatagram { peer, datagram } => {
@@ -270,6 +294,18 @@ impl Worker {
                 }
             }
             Command::Stop => {}
+        }
+    }
+
+    /// Gives a peer a line for its path, and works off what the last one holds.
+    fn follow(&mut self, peer: PeerKey, path: Path) {
+        let Some(old) = self.lines.follow(peer, path, &self.out.socket, &self.epoll) else { return };
+        let now = clock::now();
+        for _ in 0..LAST_TURNS {
+            let trains = self.downlink.turn((&old, usize::MAX), &mut self.tables, &self.out, now);
+            if !trains.is_ok_and(|n| n > 0) {
+                break;
+            }
         }
     }
 
@@ -288,7 +324,7 @@ impl Worker {
 
     fn install(
         &mut self,
-        peer: super::PeerKey,
+        peer: PeerKey,
         opener: Arc<crate::proto::session::Opener>,
         lane: crate::proto::session::Lane,
     ) {

@@ -66,7 +66,7 @@ pub fn open_or_make(
         let Some(lo) = loopback(&mut netlink)? else { return Ok(()) };
         if maker(&lo).is_none() && !may_be_others {
             return Err(io::Error::other(
-                "it is there already, and was not in the config when tap-rs was started; restart tap-rs",
+                "it is there already, and is not in the config that tap-rs has read; run `tap-rs reload`",
             ));
         }
         if maker(&lo).is_some_and(|pid| pid == NOBODY || !runs(pid)) {

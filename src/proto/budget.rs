@@ -19,9 +19,9 @@ use crate::proto::cookie::mac;
 /// Handshakes a second of one source: many clients may be behind one NAT.
 const SOURCE: Rate = Rate { a_second: 150, at_once: 300 };
 /// Those of all sources that have lately asked seldom.
-const SELDOM: Rate = Rate { a_second: 300, at_once: 600 };
+const SELDOM: Rate = Rate { a_second: 200, at_once: 300 };
 /// Those of all others.
-const OFTEN: Rate = Rate { a_second: 200, at_once: 200 };
+const OFTEN: Rate = Rate { a_second: 120, at_once: 100 };
 /// Up to this a source counts as one that asks seldom.
 const FEW: Rate = Rate { a_second: 1, at_once: 8 };
 /// Places in the table.

@@ -7,18 +7,16 @@
 //! Rules that snow leaves to its user: no state is read after an error, keys are split off only when the handshake is
 //! finished, and keys of the wrong length never reach it.
 
-use blake2::{Blake2s256, Digest};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use snow::params::{CipherChoice, DHChoice, HashChoice};
-use snow::resolvers::CryptoResolver;
-use snow::types::{Cipher, Dh, Hash, Random};
+mod primitives;
+
+use std::sync::Arc;
+
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
 
-use crate::keys::{PresharedKey, PrivateKey, PublicKey, x25519};
+pub use self::primitives::{Known, Resolver};
+use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
-use crate::proto::aead::{AeadKey, TAG_LEN};
 use crate::proto::session::Keys;
 use crate::types::Suite;
 use crate::wire::datagram::{COOKIE_LEN, INIT_HEADER_LEN, Init, NOISE_1_LEN, NOISE_2_LEN, NOISE_PAYLOAD_LEN};
@@ -62,7 +60,7 @@ impl Initiator {
     pub fn start(offer: &Offerer<'_>, payload: &Payload, seed: &Seed) -> Option<(Self, Init)> {
         let header = Init::header(offer.suite, offer.local_index);
         let prologue = prologue(&header, offer.cookie);
-        let builder = builder(offer.suite, seed)?
+        let builder = builder(offer.suite, Resolver::new(seed, offer.identity))?
             .local_private_key(offer.identity.as_bytes())
             .and_then(|b| b.remote_public_key(offer.server.as_bytes()))
             .and_then(|b| b.prologue(&prologue))
@@ -100,6 +98,8 @@ impl Initiator {
 pub struct Answerer<'a> {
     /// The server's own key.
     pub identity: &'a PrivateKey,
+    /// Whom it answers at all.
+    pub known: Known,
     /// The cookie under which the INIT's MAC was right.
     pub cookie: &'a [u8; COOKIE_LEN],
     /// The index that the server wants in what it receives.
@@ -127,7 +127,8 @@ pub fn respond<'k, T>(
 ) -> Result<(T, Answer), DropReason> {
     let header = Init::header(init.suite, init.sender_index);
     let prologue = prologue(&header, server.cookie);
-    let mut state = builder(init.suite, seed)
+    let resolver = Resolver::of_responder(seed, server.identity, Arc::clone(&server.known));
+    let mut state = builder(init.suite, resolver)
         .ok_or(DropReason::BadHandshake)?
         .local_private_key(server.identity.as_bytes())
         .and_then(|b| b.prologue(&prologue))
@@ -156,9 +157,9 @@ pub fn respond<'k, T>(
     Ok((admitted, Answer { keys, noise, payload: theirs }))
 }
 
-fn builder<'a>(suite: Suite, seed: &Seed) -> Option<Builder<'a>> {
+fn builder<'a>(suite: Suite, resolver: Resolver) -> Option<Builder<'a>> {
     let params = suite.noise_name().parse().ok()?;
-    Some(Builder::with_resolver(params, Box::new(Resolver::new(seed))))
+    Some(Builder::with_resolver(params, Box::new(resolver)))
 }
 
 fn prologue(header: &[u8; INIT_HEADER_LEN], cookie: &[u8; COOKIE_LEN]) -> Vec<u8> {
@@ -176,176 +177,12 @@ fn split(state: &mut HandshakeState) -> Result<(RawKey, RawKey), DropReason> {
     Ok((a.into(), b.into()))
 }
 
-/// Gives snow its primitives.
-pub struct Resolver {
-    seed: Seed,
-}
-
-impl Resolver {
-    /// Ephemeral keys come from this seed.
-    pub fn new(seed: &Seed) -> Self {
-        Self { seed: seed.clone() }
-    }
-}
-
-impl CryptoResolver for Resolver {
-    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(SeededRandom(StdRng::from_seed(*self.seed))))
-    }
-
-    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        matches!(choice, DHChoice::Curve25519).then(|| Box::new(DhX25519::default()) as Box<dyn Dh>)
-    }
-
-    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        matches!(choice, HashChoice::Blake2s).then(|| Box::new(HashBlake2s::default()) as Box<dyn Hash>)
-    }
-
-    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        let suite = match choice {
-            CipherChoice::ChaChaPoly => Suite::ChaCha,
-            CipherChoice::AESGCM => Suite::Aes,
-            #[allow(unreachable_patterns, reason = "snow has more ciphers under features that we do not use")]
-            _ => return None,
-        };
-        Some(Box::new(NoiseCipher { suite, key: None }))
-    }
-}
-
-struct SeededRandom(StdRng);
-
-impl Random for SeededRandom {
-    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), snow::Error> {
-        self.0.fill_bytes(dest);
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct DhX25519 {
-    private: Zeroizing<[u8; 32]>,
-    public: [u8; 32],
-}
-
-impl Dh for DhX25519 {
-    fn name(&self) -> &'static str {
-        "25519"
-    }
-
-    fn pub_len(&self) -> usize {
-        32
-    }
-
-    fn priv_len(&self) -> usize {
-        32
-    }
-
-    fn set(&mut self, privkey: &[u8]) {
-        let Ok(private) = privkey.try_into() else { return };
-        self.private = Zeroizing::new(private);
-        self.public = x25519::public_key(&self.private);
-    }
-
-    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
-        let mut private = Zeroizing::new([0; 32]);
-        rng.try_fill_bytes(&mut *private)?;
-        self.set(&*private);
-        Ok(())
-    }
-
-    fn pubkey(&self) -> &[u8] {
-        &self.public
-    }
-
-    fn privkey(&self) -> &[u8] {
-        &*self.private
-    }
-
-    fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
-        // snow keeps keys in larger arrays, zeros behind.
-        let public = pubkey.first_chunk().ok_or(snow::Error::Dh)?;
-        let shared = x25519::shared_secret(&self.private, public).ok_or(snow::Error::Dh)?;
-        out.get_mut(..32).ok_or(snow::Error::Dh)?.copy_from_slice(&*shared);
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct HashBlake2s(Blake2s256);
-
-impl Hash for HashBlake2s {
-    fn name(&self) -> &'static str {
-        "BLAKE2s"
-    }
-
-    fn block_len(&self) -> usize {
-        64
-    }
-
-    fn hash_len(&self) -> usize {
-        32
-    }
-
-    fn reset(&mut self) {
-        self.0 = Blake2s256::default();
-    }
-
-    fn input(&mut self, data: &[u8]) {
-        self.0.update(data);
-    }
-
-    fn result(&mut self, out: &mut [u8]) {
-        let hash = std::mem::take(&mut self.0).finalize();
-        if let Some(out) = out.get_mut(..hash.len()) {
-            out.copy_from_slice(&hash);
-        }
-    }
-}
-
-struct NoiseCipher {
-    suite: Suite,
-    key: Option<AeadKey>,
-}
-
-impl Cipher for NoiseCipher {
-    fn name(&self) -> &'static str {
-        if self.suite.is_aes() { "AESGCM" } else { "ChaChaPoly" }
-    }
-
-    fn set(&mut self, key: &[u8; 32]) {
-        self.key = AeadKey::new(self.suite, key);
-    }
-
-    /// The trait has no way to fail: what cannot be sealed has length 0, which no message of ours has.
-    fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
-        let mut seal = || {
-            let (text, rest) = out.split_at_mut_checked(plaintext.len())?;
-            text.copy_from_slice(plaintext);
-            let place = rest.first_chunk_mut::<TAG_LEN>()?;
-            *place = self.key.as_ref()?.seal(nonce, authtext, text).ok()?;
-            text.len().checked_add(TAG_LEN)
-        };
-        seal().unwrap_or(0)
-    }
-
-    fn decrypt(
-        &self,
-        nonce: u64,
-        authtext: &[u8],
-        ciphertext: &[u8],
-        out: &mut [u8],
-    ) -> Result<usize, snow::Error> {
-        let mut text = Zeroizing::new(ciphertext.to_vec());
-        let key = self.key.as_ref().ok_or(snow::Error::Decrypt)?;
-        let plain = key.open(nonce, authtext, &mut text).map_err(|_| snow::Error::Decrypt)?;
-        out.get_mut(..plain.len()).ok_or(snow::Error::Decrypt)?.copy_from_slice(plain);
-        Ok(plain.len())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use std::sync::Mutex;
 
     fn key(n: u8) -> PrivateKey {
         PrivateKey::generate(&mut StdRng::from_seed([n; 32]))
@@ -378,7 +215,8 @@ mod tests {
         cookie: [u8; COOKIE_LEN],
         psk: Option<&PresharedKey>,
     ) -> Result<([u8; 32], Answer), DropReason> {
-        let answerer = Answerer { identity: server, cookie: &cookie, local_index: 8 };
+        let answerer =
+            Answerer { identity: server, known: Arc::new(|_| true), cookie: &cookie, local_index: 8 };
         respond(&answerer, init, &[2; 16], &Seed::new([5; 32]), |k, _| Ok((*k, psk)))
     }
 
@@ -408,6 +246,45 @@ mod tests {
         assert_eq!(answer(&server, &other, [3; 16], None).err(), Some(DropReason::BadHandshake));
         assert_eq!(answer(&client, &init, [3; 16], None).err(), Some(DropReason::BadHandshake));
         assert!(answer(&server, &init, [3; 16], None).is_ok());
+    }
+
+    /// An INIT that names a key whose private half the sender does not have.
+    fn init_with_anothers_key(server: &PrivateKey, named: &PrivateKey) -> Init {
+        let (_, mut init) = start(Suite::Aes, named, server, None);
+        // The static key is sealed before `ss` is mixed in; what follows is what only its owner can seal.
+        init.noise[NOISE_1_LEN - 1] ^= 1;
+        init
+    }
+
+    #[test]
+    fn whether_a_key_is_known_is_asked_once_and_before_it_is_proven() {
+        let (client, server) = (key(1), key(2));
+        for proven in [true, false] {
+            let init = if proven {
+                start(Suite::Aes, &client, &server, None).1
+            } else {
+                init_with_anothers_key(&server, &client)
+            };
+            for known in [true, false] {
+                let asked = Arc::new(Mutex::new(Vec::new()));
+                let answerer = Answerer {
+                    identity: &server,
+                    known: {
+                        let asked = Arc::clone(&asked);
+                        Arc::new(move |key| {
+                            asked.lock().unwrap().push(*key);
+                            known
+                        })
+                    },
+                    cookie: &[3; COOKIE_LEN],
+                    local_index: 8,
+                };
+                let seed = Seed::new([5; 32]);
+                let answer = respond(&answerer, &init, &[2; 16], &seed, |_, _| Ok(((), None)));
+                assert_eq!(answer.is_ok(), known && proven, "known {known}, proven {proven}");
+                assert_eq!(*asked.lock().unwrap(), [*client.public().as_bytes()]);
+            }
+        }
     }
 
     #[test]

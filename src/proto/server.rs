@@ -15,7 +15,7 @@ mod client;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -27,7 +27,7 @@ use crate::keys::{PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::budget::Budgets;
 use crate::proto::cookie::{CookieJar, ServerName, equal};
-use crate::proto::noise::{Answerer, Seed, respond};
+use crate::proto::noise::{Answerer, Known, Seed, respond};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::{Ponged, free_index};
 use crate::proto::pull::{chunk, hash_of, revision_of};
@@ -57,7 +57,7 @@ pub struct Server {
     jar: CookieJar,
     budgets: Budgets,
     clients: BTreeMap<PeerId, ClientState>,
-    by_key: HashMap<[u8; 32], PeerId>,
+    by_key: Arc<HashMap<[u8; 32], PeerId>>,
     by_index: HashMap<u32, PeerId>,
     /// INITs that were answered lately, by their MACs: whose next session each has made, where it still is that.
     by_init: HashMap<[u8; MAC_LEN], PeerId>,
@@ -74,7 +74,7 @@ impl Server {
         let name = ServerName::new(&params.identity.public())?;
         let (jar, budgets) = (CookieJar::new(now, &mut rng), Budgets::new(now, &mut rng));
         let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
-        let (by_key, by_index, by_init) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (by_key, by_index, by_init) = (Arc::default(), HashMap::new(), HashMap::new());
         let (stranger, asks_first, out) = (None, false, Outputs::default());
         Some(Self {
             params,
@@ -107,7 +107,7 @@ impl Server {
 
     /// Lets a client in, under a number of the caller's that no other client has.
     pub fn add_client(&mut self, now: Instant, id: PeerId, spec: ClientSpec) {
-        self.by_key.extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
+        Arc::make_mut(&mut self.by_key).extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
         self.clients.insert(id, ClientState::new(now, id, spec));
     }
 
@@ -116,7 +116,7 @@ impl Server {
         let Some(mut client) = self.clients.remove(&id) else { return };
         client.peer.send(now, &Control::Bye, &mut self.out);
         client.peer.clear(&mut self.out);
-        self.by_key.retain(|_, owner| *owner != id);
+        Arc::make_mut(&mut self.by_key).retain(|_, owner| *owner != id);
         self.by_index.retain(|_, owner| *owner != id);
         self.timers.retain(|(_, owner)| *owner != id);
     }
@@ -132,8 +132,8 @@ impl Server {
         if client.peer.keep_keys(kept, &mut self.out) {
             self.out.event(id, Event::Lost);
         }
-        self.by_key.retain(|_, owner| *owner != id);
-        self.by_key.extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
+        Arc::make_mut(&mut self.by_key).retain(|_, owner| *owner != id);
+        Arc::make_mut(&mut self.by_key).extend(spec.keys.iter().map(|key| (*key.as_bytes(), id)));
         client.spec = spec;
         self.reschedule(id);
     }
@@ -299,7 +299,8 @@ impl Server {
         self.reschedule(id);
     }
 
-    /// The public key, proven to be its own, of the last one who was not let in because no client has it. Once.
+    /// The public key of the last one who was not let in because no client has it: one that it names, not one that it has
+    /// proven to be its own. Once.
     pub fn take_stranger(&mut self) -> Option<PublicKey> {
         self.stranger.take().and_then(|key| key.try_into().ok())
     }
@@ -377,16 +378,15 @@ impl Server {
         }
         self.budgets.take(now, from.remote)?;
         let local_index = self.free_index();
-        let answerer = Answerer { identity: &self.params.identity, cookie: &cookie, local_index };
+        let unknown = Arc::new(OnceLock::new());
+        let known = known(&self.by_key, &unknown);
+        let answerer = Answerer { identity: &self.params.identity, known, cookie: &cookie, local_index };
         let payload = HandshakePayload { instance: self.params.instance, bound: local_index.into() }.encode();
         let seed = Seed::new(self.rng.random());
-        let (by_key, clients, stranger) = (&self.by_key, &self.clients, &mut self.stranger);
+        let (by_key, clients) = (&self.by_key, &self.clients);
         let (asks_first, mut unverified) = (self.asks_first, None);
         let answered = respond(&answerer, &init, &payload, &seed, |key, theirs| {
-            let id = *by_key.get(key).ok_or_else(|| {
-                *stranger = Some(*key);
-                DropReason::UnknownKey
-            })?;
+            let id = *by_key.get(key).ok_or(DropReason::UnknownKey)?;
             let client = clients.get(&id).ok_or(DropReason::UnknownKey)?;
             client.admits(now, HandshakePayload::decode(theirs).instance)?;
             if asks_first && !client.is_verified(now, from.remote.ip()) {
@@ -400,6 +400,10 @@ impl Server {
         {
             client.verdict = Verdict::Asked;
             self.out.event(client.peer.id, Event::Verify(from));
+        }
+        if let Some(key) = unknown.get() {
+            self.stranger = Some(*key);
+            return Err(DropReason::UnknownKey);
         }
         let ((id, key), answer) = answered?;
         let client = self.clients.get_mut(&id).ok_or(DropReason::UnknownKey)?;
@@ -474,6 +478,18 @@ impl Server {
 
 /// Shortest time between two looks at one client.
 const GRAIN: Duration = Duration::from_millis(1);
+
+/// Whether any client has a key; one that none has is kept.
+fn known(by_key: &Arc<HashMap<[u8; 32], PeerId>>, unknown: &Arc<OnceLock<[u8; 32]>>) -> Known {
+    let (by_key, unknown) = (Arc::clone(by_key), Arc::clone(unknown));
+    Arc::new(move |key| {
+        let known = by_key.contains_key(key);
+        if !known {
+            let _ = unknown.set(*key);
+        }
+        known
+    })
+}
 
 fn client_of<'a>(
     by_index: &HashMap<u32, PeerId>,

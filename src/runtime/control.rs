@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -144,6 +145,9 @@ impl Sleeps {
 pub fn wall_clock() -> Moment {
     Moment(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()))
 }
+
+/// A future that is polled across turns of a loop.
+pub type Waiting<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Waits until [`clock::now`] shows `at`; for ever where that is `None`.
 pub async fn until(at: Option<Instant>) {

@@ -25,6 +25,7 @@ use self::http::Door;
 use self::text::Form;
 use super::status::Snapshot;
 use crate::commands::Failure;
+use crate::sys::clock;
 
 /// How long a rendering serves.
 const FRESH: Duration = Duration::from_millis(500);
@@ -45,29 +46,26 @@ impl Exporter {
         Ok(Self { door: address.map(open).transpose()?, rendered: BTreeMap::new() })
     }
 
-    /// Somebody wants the metrics. Pending for ever where there is no address. Safe to drop and to call again.
+    /// Somebody wants the metrics, and the last rendering will not do: [`Self::answer`] it. Pending for ever where there
+    /// is no address. Safe to drop and to call again.
     pub async fn next(&mut self) -> Scrape {
-        match &mut self.door {
-            Some(door) => door.next().await,
-            None => std::future::pending().await,
+        let Some(door) = &mut self.door else { return std::future::pending().await };
+        loop {
+            let (scrape, now) = (door.next().await, clock::now());
+            match self.rendered.get(&scrape.form) {
+                Some((at, text)) if now.saturating_duration_since(*at) < FRESH => {
+                    scrape.answer(Arc::clone(text));
+                }
+                _ => return scrape,
+            }
         }
     }
 
-    /// The last rendering will not do for this one: [`Self::renew`] it.
-    pub fn is_stale(&self, now: Instant, scrape: &Scrape) -> bool {
-        self.rendered.get(&scrape.form).is_none_or(|(at, _)| now.saturating_duration_since(*at) >= FRESH)
-    }
-
-    /// Renders `snapshot` for this one and those who ask soon.
-    pub fn renew(&mut self, now: Instant, scrape: &Scrape, snapshot: &Snapshot) {
-        self.rendered.insert(scrape.form, (now, text::render(snapshot, scrape.form).into()));
-    }
-
-    /// Answers with the last rendering.
-    pub fn answer(&self, scrape: Scrape) {
-        if let Some((_, text)) = self.rendered.get(&scrape.form) {
-            scrape.answer(Arc::clone(text));
-        }
+    /// Answers with `snapshot`, and so those who ask soon.
+    pub fn answer(&mut self, now: Instant, scrape: Scrape, snapshot: &Snapshot) {
+        let text: Arc<str> = text::render(snapshot, scrape.form).into();
+        self.rendered.insert(scrape.form, (now, Arc::clone(&text)));
+        scrape.answer(text);
     }
 }
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use tracing::{info, warn};
 
-use super::client::Waiting;
+use super::control::Waiting;
 use super::keeper::Keeper;
 use super::script::{Outcome, ScriptError};
 use crate::config::{Config, Hook, Hooks as Programs, NicSource};

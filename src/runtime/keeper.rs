@@ -1,16 +1,16 @@
 //! The keeper: a small copy of this process that stays root, so that the one that faces the network need not.
 //!
 //! ```text
-//!   start ──split──▶ keeper: root, one thread, asleep; no sockets, no keys, no network input
+//!   start ──split──▶ keeper: root, one thread, asleep; no keys, no network input
 //!     │                ▲ "open /dev/net/tun"  "open mv0's device"  "run this script"  "resolve this name"
 //!     │                │ descriptors, lines, addresses
 //!     └──▶ the tunnel: CAP_NET_ADMIN and nothing else
 //! ```
 //!
-//! It does seven things and checks each itself: it opens the devices of taps and macvtaps; it makes network namespaces for
+//! It does eight things and checks each itself: it opens the devices of taps and macvtaps; it makes network namespaces for
 //! them, and opens there what the tunnel needs; it runs a pushed script if *its* copy of the policy allows that, in a
 //! child; it runs the programs of *its* copy of `[hooks]`, and no others; it has a child without any rights resolve a
-//! name; it writes the key of an invited client into the config, where the config itself has that invite; and when the
+//! name; it makes the socket of `tap-rs status`; it writes the key of an invited client into the config, where the config itself has that invite; and when the
 //! line to it breaks, however the tunnel came to its end, it takes down what must not stay up, and runs the program for
 //! that.
 //!
@@ -126,6 +126,15 @@ impl Keeper {
     /// Writes the key of a client into the config, in the place of its invite.
     pub fn enrol(&self, invite: PublicKey, key: PublicKey) -> io::Result<()> {
         self.ask(Question::Enrol, &[*invite.as_bytes(), *key.as_bytes()].concat(), &[]).map(drop)
+    }
+
+    /// A socket that `tap-rs status` finds, and a descriptor with something to read when it no longer does, where the
+    /// system has one to spare.
+    #[cfg(feature = "full")]
+    pub fn listen(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+        let mut fds = self.ask(Question::Listen, &[], &[])?.into_iter();
+        let socket = fds.next().ok_or(ErrorKind::InvalidData)?;
+        Ok((socket, fds.next()))
     }
 
     /// Has a script run to its end or its limit, and logs what it says. Dropped, it ends the script.

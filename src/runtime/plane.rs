@@ -18,14 +18,14 @@ use crate::metrics::{DropReason, Drops, NicCounters, Traffic};
 use crate::nic::{Queue, Side};
 use crate::policy::Contract;
 use crate::proto::output::{Event, Output, PeerId};
-use crate::sys::udp::{Sharing, UdpSocket};
+use crate::sys::udp::{Sharing, UdpSocket, most_lines};
 use crate::types::NicId;
 use crate::wire::datagram::{LANE_OFFSET, Type};
 
 /// Notices that may wait for the control loop. More are dropped, and counted.
 const NOTICES: usize = 1024;
 
-/// Bytes that the kernel may hold for the socket each way: at 10 Gbit/s, some milliseconds.
+/// Bytes that the kernel may hold for each socket each way: at 10 Gbit/s, some milliseconds.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// The data plane of this process.
@@ -70,12 +70,19 @@ impl Plane {
         let socket = sockets.first().ok_or(io::ErrorKind::InvalidInput)?.try_clone()?;
         let (tell, notices) = mpsc::channel(NOTICES);
         let mut workers = Vec::with_capacity(sockets.len());
+        // Lines would take datagrams from the filter that shares them out.
+        let lines = if sockets.len() == 1 { most_lines() } else { 0 };
         for (i, socket) in sockets.into_iter().enumerate() {
             let (receive, send) = socket.set_buffers(SOCKET_BUFFER, SOCKET_BUFFER)?;
             if i == 0 && receive.min(send) < SOCKET_BUFFER {
                 warn!(receive, send, "socket buffers are small; raise net.core.rmem_max and wmem_max");
             }
-            workers.push(spawn(socket, &WorkerConfig::new(side, format!("tap-rs-plane{i}")), tell.clone())?);
+            let config = WorkerConfig {
+                lines,
+                line_buffer: SOCKET_BUFFER,
+                ..WorkerConfig::new(side, format!("tap-rs-plane{i}"))
+            };
+            workers.push(spawn(socket, &config, tell.clone())?);
         }
         Ok((Self { workers, socket, next_key: 0, refused: Drops::new() }, notices))
     }

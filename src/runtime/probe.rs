@@ -15,7 +15,7 @@
 mod answering;
 mod proof;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 pub use proof::{Outcome, Proof};
@@ -51,8 +51,8 @@ pub struct Context<'a> {
     pub plane: &'a Plane,
     /// The NICs.
     pub ports: &'a Ports,
-    /// Sends a peer a message.
-    pub tell: &'a mut dyn FnMut(PeerId, &Control<'_>),
+    /// What peers are to be told.
+    pub says: &'a mut VecDeque<(PeerId, Control<'static>)>,
 }
 
 /// All proofs that are under way, ours and others'.
@@ -108,7 +108,7 @@ impl Probes {
             proof.outcome = if place.gone { Outcome::NicGone } else { Outcome::NoSession };
             return asker.answer(&proof);
         };
-        (cx.tell)(place.peer, &Control::Probe { token, nic: id });
+        cx.say(place.peer, Control::Probe { token, nic: id });
         self.running.push(Running {
             token,
             id,
@@ -213,7 +213,7 @@ impl Probes {
 impl Running {
     fn ask(&mut self, cx: &mut Context<'_>) {
         self.next = cx.now + ASK_GAP;
-        (cx.tell)(self.place.peer, &Control::Probe { token: self.token, nic: self.id });
+        cx.say(self.place.peer, Control::Probe { token: self.token, nic: self.id });
     }
 
     fn launch(&mut self, cx: &mut Context<'_>) {
@@ -242,6 +242,10 @@ impl Running {
 }
 
 impl Context<'_> {
+    fn say(&mut self, peer: PeerId, message: Control<'static>) {
+        self.says.push_back((peer, message));
+    }
+
     /// What has been dropped on a NIC, and before it was known to be anybody's.
     fn drops(&self, place: &Place) -> Vec<(DropReason, u64)> {
         place.counters.drops.seen().chain(self.plane.drops()).collect()

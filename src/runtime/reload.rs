@@ -43,12 +43,13 @@ impl Source {
     }
 
     /// The folders that a reload may read: that of the config file, and those of `files`.
-    pub fn folders<'a>(&'a self, files: impl IntoIterator<Item = &'a Path>) -> Vec<PathBuf> {
+    pub fn folders<'a>(&self, files: impl IntoIterator<Item = &'a Path>) -> Vec<PathBuf> {
         let folder = |file: &Path| match file.parent() {
             Some(folder) if folder != Path::new("") => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let mut folders: Vec<_> = files.into_iter().chain([self.path.as_path()]).map(folder).collect();
+        let mut folders: Vec<_> = files.into_iter().map(folder).collect();
+        folders.push(folder(&self.path));
         folders.sort_unstable();
         folders.dedup();
         folders
@@ -106,7 +107,8 @@ pub fn log_refusal(why: &str, dry_run: bool) {
 /// The new settings, but for those that count from the next start: what is different there is told again by the next
 /// reload.
 pub fn keep_until_restart(old: &mut Common, new: Common) -> Common {
-    Common { daemon: old.daemon.take(), hooks: std::mem::take(&mut old.hooks), ..new }
+    let (daemon, hooks) = (old.daemon.take(), std::mem::take(&mut old.hooks));
+    Common { daemon, hooks, metrics: old.metrics, workers: old.workers, ..new }
 }
 
 /// What both sides have. The key's own bytes are compared by whoever has them.
@@ -190,4 +192,38 @@ fn rules(rules: &crate::types::NicRules) -> [(&'static str, String); 4] {
         ("strict", rules.strict.to_string()),
         ("broadcast_pps", rules.broadcast_pps.to_string()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Daemon;
+
+    #[test]
+    fn what_counts_from_the_next_start_is_told_by_each_reload_until_then() {
+        let common = |text: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, key) = (folder.path().join("c.toml"), folder.path().join("c.key"));
+            crate::keys::PrivateKey::generate(&mut rand::rng()).write_new(&key).unwrap();
+            let server = "[server]\nbind_addr = \"0.0.0.0:1\"";
+            let text = format!("run_mode = \"server\"\nprivate_key = \"c.key\"\n{text}\n{server}\n");
+            std::fs::write(&path, text).unwrap();
+            config::load(&path, &Overrides::default()).unwrap().0.common().clone()
+        };
+        let new = Common {
+            daemon: Some(Daemon { pid: "/p".into(), stdout: "/o".into(), stderr: "/e".into() }),
+            ..common(
+                "workers = 3\nmetrics = \"127.0.0.1:9000\"\nlog = \"debug\"\n[hooks]\ndown = \"/bin/true\"",
+            )
+        };
+        let mut running = common("");
+        for _ in 0..3 {
+            let mut told = Reloaded::default();
+            common_difference(&mut told, &running, &new);
+            let restart = ["metrics", "workers", "hooks", "is_daemon, pid, stdout or stderr"];
+            assert_eq!(told.restart, restart);
+            running = keep_until_restart(&mut running, new.clone());
+            assert_eq!(running.log, new.log, "this one is followed");
+        }
+    }
 }

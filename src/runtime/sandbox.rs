@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use libc::c_long;
 use tracing::{debug, warn};
 
-use super::control_socket::FOLDER;
 use crate::sys::landlock::{self, Access, Confined};
 use crate::sys::privileges::{CAP_NET_ADMIN, dump_no_core, gain_nothing_by_exec, keep_capability};
 use crate::sys::process::keep_memory_private;
@@ -30,7 +29,7 @@ pub fn keep_secrets() {
 }
 
 /// Gives up what this thread, and those that it will start, do not need: all capabilities but one, and all files but
-/// what is below `folders`, to be read, three in `/proc`, and its socket, to be removed.
+/// what is below `folders`, to be read, and three in `/proc`.
 pub fn confine(folders: &[PathBuf]) -> Sandbox {
     note("give up capabilities", keep_capability(CAP_NET_ADMIN));
     note("refuse new privileges", gain_nothing_by_exec());
@@ -40,8 +39,6 @@ pub fn confine(folders: &[PathBuf]) -> Sandbox {
         (Path::new("/proc/sys/net/ipv6/conf"), Access::Write),
         (Path::new("/proc/loadavg"), Access::Read),
         (Path::new("/proc/meminfo"), Access::Read),
-        // The socket of `tap-rs status`, at the end.
-        (Path::new(FOLDER), Access::Remove),
     ];
     let folders = folders.iter().map(|folder| (folder.as_path(), Access::Read));
     match landlock::confine(&own.into_iter().chain(folders).collect::<Vec<_>>()) {
@@ -105,7 +102,6 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_getdents64,
     libc::SYS_readlinkat,
     libc::SYS_getcwd,
-    libc::SYS_unlinkat,
     // Sockets: of which families, see below.
     libc::SYS_accept4,
     libc::SYS_bind,
@@ -158,7 +154,6 @@ const OLDER: &[c_long] = &[
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_readlink,
-    libc::SYS_unlink,
     libc::SYS_time,
 ];
 #[cfg(not(target_arch = "x86_64"))]

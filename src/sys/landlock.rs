@@ -20,15 +20,12 @@ pub enum Access {
     Read,
     /// Read and write files that are there.
     Write,
-    /// Remove files.
-    Remove,
 }
 
 // linux/landlock.h
 const WRITE_FILE: u64 = 1 << 1;
 const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
-const REMOVE_FILE: u64 = 1 << 5;
 /// Rights to files, by ABI from 1: 13 at first, then moving, truncating, and device ioctls.
 const FILES: [u64; 5] = [(1 << 13) - 1, (1 << 14) - 1, (1 << 15) - 1, (1 << 15) - 1, (1 << 16) - 1];
 /// Binding and connecting TCP sockets; from ABI 4.
@@ -79,7 +76,6 @@ pub fn confine(paths: &[(&Path, Access)]) -> io::Result<Confined> {
         let wanted = match access {
             Access::Read => READ_FILE | READ_DIR,
             Access::Write => READ_FILE | READ_DIR | WRITE_FILE,
-            Access::Remove => REMOVE_FILE,
         };
         let fitting = if place.metadata()?.is_dir() { files } else { files & !READ_DIR };
         allow(&rules, &place, wanted & fitting)?;

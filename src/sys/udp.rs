@@ -7,6 +7,7 @@
 mod ancillary;
 mod batch;
 mod group;
+mod line;
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
@@ -19,6 +20,7 @@ use libc::{c_int, socklen_t};
 use self::ancillary::{Control, SockAddr};
 pub use self::batch::{Received, RecvBatch, SLOT_LEN};
 pub use self::group::Sharing;
+pub use self::line::most_lines;
 use super::{check, option, set_option};
 use crate::types::Path;
 
@@ -224,7 +226,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         while total < len && Instant::now() < deadline {
             epoll.wait(&mut events, Some(Duration::from_millis(100))).unwrap();
-            batch.recv(socket).unwrap();
+            batch.recv(socket, 4).unwrap();
             for Received { path, segment, bytes } in batch.received() {
                 total += bytes.len();
                 trains.push((path, segment, bytes.to_vec()));

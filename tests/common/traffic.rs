@@ -90,7 +90,7 @@ fn expect(stream: &mut TcpStream, total: usize) {
 }
 
 /// Again, where a signal came between.
-fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     loop {
         match call() {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

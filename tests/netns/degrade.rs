@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -121,7 +123,7 @@ fn signal(pid: u32, name: &str) {
 }
 
 #[test]
-fn without_a_folder_for_its_control_socket_it_says_so_and_goes_on() {
+fn without_a_folder_for_its_control_socket_it_says_so_and_makes_another() {
     needs_root!();
     let lab = Lab::new();
     let _server = lab.start_server(&Edit::default());
@@ -138,14 +140,44 @@ fn without_a_folder_for_its_control_socket_it_says_so_and_goes_on() {
     client.wait_for_log(&[NIC_READY], SOON);
     let folder = inside(&client, "/run/tap-rs");
     assert!(folder.join("client0.sock").exists());
+    let pid = client.pid().to_string();
+    let ask = || Command::new("nsenter").args(["-m", "-t", &pid, TAP_RS, "status"]).output().unwrap();
+    for lost in 1..=3 {
+        match lost {
+            1 => fs::remove_dir_all(&folder).unwrap(),
+            2 => fs::rename(folder.join("client0.sock"), folder.join("elsewhere")).unwrap(),
+            _ => fs::remove_file(folder.join("client0.sock")).unwrap(),
+        }
+        goes_on(&lab, &client);
+        client.wait_for_nth(&["has been removed from /run/tap-rs"], lost, SOON);
+        until("status finds it again", SOON, || ask().status.success());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "and nothing else is there");
+        assert_eq!(fs::metadata(folder.join("client0.sock")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(client.count(&["has been removed from /run/tap-rs"]), 3);
+    // Where it cannot be made again either that is said, once, and tried in a while.
     fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    client.wait_for_log(&["no `tap-rs status` for this process", "tried every minute"], SOON);
     goes_on(&lab, &client);
     does_not_spin(&client);
-    let pid = client.pid().to_string();
-    let asked = Command::new("nsenter").args(["-m", "-t", &pid, TAP_RS, "status"]).output().unwrap();
-    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
-    assert!(!asked.status.success() && said.contains("no tap-rs is running here"), "{said}");
+    assert!(!ask().status.success());
+    assert_eq!(client.count(&["no `tap-rs status` for this process"]), 1);
     assert!(client.terminate().success());
+}
+
+#[test]
+fn a_killed_tunnel_leaves_no_control_socket() {
+    needs_root!();
+    let lab = Lab::new();
+    let file = lab.write("client0.toml", lab.client_toml(0, &Edit::default()));
+    let args = ["-c", file.to_str().unwrap()];
+    let mut client = Program::start_after(&lab.sites[0].client, "mount -t tmpfs tmpfs /run", &args);
+    let run = fs::File::open(inside(&client, "/run")).unwrap();
+    let socket = PathBuf::from(format!("/proc/self/fd/{}/tap-rs/client0.sock", run.as_raw_fd()));
+    until("the socket is there", SOON, || socket.exists());
+    client.kill9();
+    until("the socket is gone", SOON, || !socket.exists());
 }
 
 #[test]
@@ -170,17 +202,35 @@ fn without_descriptors_nobody_is_answered_and_frames_go_on() {
 }
 
 #[test]
-fn too_few_descriptors_for_its_nics_are_told_with_what_mends_it_and_nothing_stays() {
+fn too_few_descriptors_for_its_nics_are_told_in_one_sentence_and_enough_are_enough() {
     needs_root!();
     let lab = Lab::plan().nics(8).build();
-    lab.write("server.toml", lab.server_toml(&Edit::default()));
-    let file = lab.dir().join("server.toml");
-    let args = ["-c", file.to_str().unwrap()];
-    let mut server = Program::start_after(&lab.server, "ulimit -n 30", &args);
-    assert!(!server.wait(SOON).success());
-    assert_eq!(server.count(&["8 NICs take up to", "LimitNOFILE"]), 1, "{:#?}", server.lines());
-    assert_eq!(server.count(&["ERROR"]), 1, "{:#?}", server.lines());
-    let left = || lab.sites[0].nics.iter().any(|nic| lab.server.has_link(&nic.on_server));
+    let (site, nics) = (&lab.sites[0], &lab.sites[0].nics);
+    for workers in [1, 3] {
+        let needed = 8 * (workers + 2) + 48;
+        let edit = Edit { top: format!("workers = {workers}"), ..Edit::default() };
+        lab.write("server.toml", lab.server_toml(&edit));
+        let file = lab.dir().join("server.toml");
+        let start = |limit: usize| {
+            Program::start_after(&lab.server, &format!("ulimit -n {limit}"), &["-c", file.to_str().unwrap()])
+        };
+        for limit in [12, needed - 1] {
+            let mut server = start(limit);
+            assert!(!server.wait(SOON).success());
+            let said = format!(
+                "8 NICs take {needed} descriptors, and this system allows {limit}; raise LimitNOFILE="
+            );
+            server.wait_for_log(&[&said], SOON);
+            assert_eq!(server.lines().len(), 1, "{:#?}", server.lines());
+        }
+        let server = start(needed);
+        let client = lab.start_client(0, &Edit::default());
+        nics.iter().for_each(|nic| drop(client.wait_for_log(&[NIC_READY, &nic.on_client], SOON)));
+        nics.iter().for_each(|nic| site.lan.ping(nic.ip));
+        status(&lab, &server, |_| true);
+        println!("{workers} workers: {} of {needed} descriptors", descriptors(&server));
+    }
+    let left = || nics.iter().any(|nic| lab.server.has_link(&nic.on_server));
     until("no interface is left", SOON, || !left());
 }
 

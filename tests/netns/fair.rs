@@ -1,11 +1,12 @@
 //! One client at full speed takes no more than its share.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::common::lab::{Edit, Lab, NIC_READY, SESSION, SOON};
 use crate::common::ns::Ns;
 use crate::common::traffic::{tcp, udp_storm};
+use crate::keeper::until;
 use crate::needs_root;
 
 /// Full datagrams as fast as they can be sent, to a socket that nobody reads.
@@ -16,6 +17,42 @@ fn flood(from: &Ns, to: &Ns, address: IpAddr, stop: &AtomicBool, sent: &AtomicU6
     while !stop.load(Relaxed) {
         sent.fetch_add(u64::from(here.send(&[0x5a; 1472]).is_ok()), Relaxed);
     }
+}
+
+/// The addresses of those whom the host hears on a socket of their own (`/proc/net/udp`, state ESTABLISHED).
+fn heard_apart(host: &Ns) -> Vec<Ipv4Addr> {
+    let table = host.exec(&["cat", "/proc/net/udp"]);
+    let connected = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let connected = connected.filter(|columns| columns.get(3) == Some(&"01"));
+    let mut addresses: Vec<_> = connected
+        .map(|columns| {
+            let (ip, _port) = columns[2].split_once(':').unwrap();
+            Ipv4Addr::from(u32::from_str_radix(ip, 16).unwrap().to_ne_bytes())
+        })
+        .collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+#[test]
+fn each_client_is_heard_on_a_socket_of_its_own_wherever_it_moves() {
+    needs_root!();
+    let lab = Lab::plan().sites(2).build();
+    let server = lab.start_server(&Edit::default());
+    assert!(heard_apart(&lab.server).is_empty());
+    let mut clients: Vec<_> = (0..2).map(|site| lab.start_client(site, &Edit::default())).collect();
+    clients.iter().for_each(|client| drop(client.wait_for_log(&[NIC_READY], SOON)));
+    let of = |site: u8, host: u8| Ipv4Addr::new(172, 31, site, host);
+    until("each client is heard apart", SOON, || heard_apart(&lab.server) == [of(0, 2), of(1, 2)]);
+    let site = &lab.sites[0];
+    site.client.sysctl("net.ipv4.conf.all.promote_secondaries", 1);
+    site.client.ip("addr add 172.31.0.3/24 dev wan0");
+    site.client.ip("addr del 172.31.0.2/24 dev wan0");
+    site.lan.ping(site.nics[0].ip);
+    until("the socket has followed", SOON, || heard_apart(&lab.server) == [of(0, 3), of(1, 2)]);
+    drop(clients.pop());
+    drop(server);
+    assert!(heard_apart(&lab.server).is_empty());
 }
 
 #[test]

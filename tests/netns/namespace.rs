@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::lab::{Edit, Lab, NIC_GONE, NIC_READY, SOON};
+use crate::common::lab::{Edit, Lab, NIC_GONE, NIC_READY, Nic, SOON};
 use crate::common::program::{Program, TAP_RS};
 use crate::keeper::{gone, keeper_of, until};
 use crate::needs_root;
@@ -229,7 +229,7 @@ fn a_file_that_is_no_namespace_is_told_with_what_mends_it() {
 }
 
 #[test]
-fn the_keeper_enters_no_namespace_of_others_that_the_config_did_not_name_at_the_start() {
+fn a_nic_moves_into_a_namespace_of_others_and_back_when_the_config_is_refused() {
     needs_root!();
     let lab = Lab::new();
     let nic = &lab.sites[0].nics[0];
@@ -238,11 +238,18 @@ fn the_keeper_enters_no_namespace_of_others_that_the_config_did_not_name_at_the_
     let mut server = start(&lab, &Edit::default());
     lab.write("server.toml", lab.server_toml(&named.edit()));
     server.reload();
-    server.wait_for_log(&["was not in the config when tap-rs was started", &named.0], SOON);
-    assert!(!named.has_link(&nic.on_server));
+    until("the NIC is in there", SOON, || named.has_link(&nic.on_server));
+    // A config that names it no more cannot be followed.
+    let blocked = Nic::new(0, 7);
+    lab.server.ip(&format!("link add {} type veth peer name other", blocked.on_server));
+    let nics = Some(vec![vec![Nic::new(0, 0), blocked]]);
+    lab.write("server.toml", lab.server_toml(&Edit { nics, ..Edit::default() }));
+    server.reload();
+    server.wait_for_log(&["reload refused, nothing has changed"], SOON);
+    until("the NIC is in there again", SOON, || named.has_link(&nic.on_server));
+    assert_eq!(server.count(&["not all there again"]), 0);
     server.terminate();
-    let _server = start_server(&lab, &named);
-    assert!(named.has_link(&nic.on_server));
+    assert!(named.exists() && !named.has_link(&nic.on_server), "it is not ours to remove");
 }
 
 /// A service has mounts of its own, and what it mounts there nobody else sees.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::lab::{Edit, Lab, SESSION, SOON};
 use crate::common::ns::Ns;
 use crate::common::program::{Program, TAP_RS};
+use crate::common::traffic::uninterrupted;
 use crate::needs_root;
 
 /// The socket of a supervisor.
@@ -34,7 +35,7 @@ impl Ear {
         let (end, mut heard) = (Instant::now() + SOON, Vec::new());
         while Instant::now() < end {
             let mut bytes = [0; 256];
-            let Ok(n) = self.0.recv(&mut bytes) else { break };
+            let Ok(n) = uninterrupted(|| self.0.recv(&mut bytes)) else { break };
             let said = String::from_utf8_lossy(&bytes[..n]).into_owned();
             if said == wanted {
                 return;

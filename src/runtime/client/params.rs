@@ -1,15 +1,17 @@
-//! What of a client's config its state machine goes by.
+//! What of a client's config its state machine and its NICs go by.
 
 use std::path::Path;
 
 use rand::RngExt;
 
 use crate::commands::Failure;
-use crate::config::{ClientConfig, SuiteChoice};
+use crate::config::{ClientConfig, NicSource, SuiteChoice};
 use crate::keys::{PresharedKey, PrivateKey};
-use crate::proto::client::ClientParams;
+use crate::nic::{NicRequest, Side};
+use crate::proto::client::{ClientParams, SERVER};
 use crate::proto::pull::hash_of;
-use crate::types::Suite;
+use crate::runtime::ports::Wanted;
+use crate::types::{NicStack, Suite};
 
 /// The files that a reload reads besides the config.
 pub(super) fn files(config: &ClientConfig) -> impl Iterator<Item = &Path> {
@@ -37,6 +39,29 @@ pub(super) fn suite(config: &ClientConfig) -> Suite {
 
 pub(super) fn fingerprint(psk: &PresharedKey) -> [u8; 32] {
     hash_of(psk.as_bytes())
+}
+
+/// The NICs of the client's own file, whose numbers the server will tell.
+pub(super) fn local_nics(config: &ClientConfig) -> Vec<Wanted> {
+    let NicSource::Local(nics) = &config.nics else { return Vec::new() };
+    nics.iter()
+        .map(|nic| Wanted {
+            peer: SERVER,
+            id: None,
+            request: NicRequest {
+                spec: nic.spec.clone(),
+                mode: config.mode,
+                parent: nic.parent.clone(),
+                side: Side::Client,
+                configure: true,
+                offload: config.common.offload,
+                stack: NicStack::default(),
+            },
+            rules: nic.rules,
+            reply_arp: config.reply_arp,
+            probe: nic.probe,
+        })
+        .collect()
 }
 
 /// The processor has instructions for AES and for GCM's multiplication.

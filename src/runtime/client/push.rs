@@ -5,13 +5,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
-use super::{Bytes, Waiting};
 use crate::config::{ClientConfig, Limits, NicSource};
 use crate::nic::{NicRequest, Side};
 use crate::proto::client::SERVER;
+use crate::runtime::control::Waiting;
 use crate::runtime::keeper::Keeper;
 use crate::runtime::ports::Wanted;
 use crate::runtime::script::{Outcome, Script, ScriptError, allowed};
@@ -134,7 +135,7 @@ impl Pushes {
             }
             Ok(hash) => {
                 info!(bytes = push.script.len(), "running the pushed script");
-                let (bytes, limit): (Bytes, _) = (push.script.into(), policy.limit);
+                let (bytes, limit): (Arc<[u8]>, _) = (push.script.into(), policy.limit);
                 let keeper = Rc::clone(&self.keeper);
                 let ended = Box::pin(async move { keeper.run(Script { bytes: &bytes, limit }).await });
                 self.running = Some(Running { revision, hash, nics, ended });

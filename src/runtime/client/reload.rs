@@ -9,35 +9,27 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tracing::{error, info};
 
+use super::advice::Advice;
 use super::push::Nics;
 use super::{NICS_OUTLIVE, Session, ceiling, fingerprint, local_nics, params, suite};
 use crate::config::{ClientConfig, Config, NicSource};
 use crate::proto::client::{Client, ClientParams};
 use crate::runtime::log;
 use crate::runtime::ports::Wanted;
-use crate::runtime::reload::{Reloaded, client_difference, keep_until_restart, log_refusal};
+use crate::runtime::reload::{Reloaded, client_difference, keep_until_restart};
 use crate::types::Path;
 
 impl Session {
     /// Reads the config again and takes it over; with `dry_run`, only says what would change.
     pub(super) fn reload(&mut self, now: Instant, dry_run: bool) -> Result<Reloaded, String> {
-        if !dry_run {
-            self.supervisor.reloading();
-        }
+        self.host.begin_reload(dry_run);
         let done = self.try_reload(now, dry_run);
-        if !dry_run {
-            self.supervisor.ready();
-        }
-        match &done {
-            Ok(told) if told.applied => info!("config reloaded"),
-            Ok(_) => {}
-            Err(why) => log_refusal(why, dry_run),
-        }
+        self.host.end_reload(dry_run, &done);
         done
     }
 
     fn try_reload(&mut self, now: Instant, dry_run: bool) -> Result<Reloaded, String> {
-        let (config, warnings) = self.file.load()?;
+        let (config, warnings) = self.host.file.load()?;
         let Config::Client(config) = config else {
             return Err("run_mode cannot change while the program runs; restart it".to_owned());
         };
@@ -51,7 +43,7 @@ impl Session {
         }
         let client = fresh.then(|| self.another(now, params)).transpose()?;
         told.log();
-        self.keeper.follow().map_err(|e| e.to_string())?;
+        self.host.keeper.follow().map_err(|e| e.to_string())?;
         self.take_nics(now, &config)?;
         self.take_session(now, &config, client);
         log::set(config.common.log);
@@ -60,6 +52,7 @@ impl Session {
         let before = std::mem::replace(&mut self.config, config);
         self.judge_again(&before);
         told.applied = true;
+        info!("config reloaded");
         Ok(told)
     }
 
@@ -78,9 +71,9 @@ impl Session {
             (NicSource::Remote { .. }, NicSource::Local(_)) => Vec::new(),
             (NicSource::Remote { .. }, NicSource::Remote { .. }) => return Ok(()),
         };
-        let before = self.ports.wanted();
-        let Err(e) = self.ports.set(now, &mut self.plane, wanted) else { return Ok(()) };
-        if let Err(e) = self.ports.set(now, &mut self.plane, before) {
+        let before = self.host.ports.wanted();
+        let Err(e) = self.host.ports.set(now, &mut self.host.plane, wanted) else { return Ok(()) };
+        if let Err(e) = self.host.ports.set(now, &mut self.host.plane, before) {
             error!("what was there before the reload is not all there again, and tried until it is: {e}");
         }
         Err(e.to_string())
@@ -96,7 +89,7 @@ impl Session {
         if let Some(Fresh { client, public, psk }) = fresh {
             self.client.shut_down(now);
             self.drain(now);
-            (self.client, self.public, self.psk, self.advised) = (client, public, psk, None);
+            (self.client, self.public, self.psk, self.advice) = (client, public, psk, Advice::default());
             self.next_report = None;
             self.nics_down = Some(now + NICS_OUTLIVE);
             info!(suite = suite(config).noise_name(), "a new session, with other keys");

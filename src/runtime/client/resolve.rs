@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Waiting;
 use crate::config::{Host, ServerAddr};
+use crate::runtime::control::Waiting;
 use crate::runtime::keeper::Keeper;
 
 /// How long a name that does not resolve is left alone.

@@ -1,25 +1,26 @@
 //! The listening end.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::UnixStream as StdStream;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Request;
 use super::request::Refusal;
-
-/// Where the sockets are (FHS 3.0, 3.15).
-pub const FOLDER: &str = "/run/tap-rs";
+use super::{FOLDER, Request};
+use crate::runtime::control::until;
+use crate::runtime::keeper::Keeper;
+use crate::sys::clock;
+use crate::sys::poll::await_readable;
 
 /// How long whoever asks may take to ask, and then to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,9 +31,16 @@ const LONGEST: u64 = 64 << 10;
 /// Those who are served at a time; more wait in the kernel's backlog.
 const PLACES: usize = 8;
 
-/// Listens under the name of the config file. Removes its socket when dropped.
+/// How long a lost name is left alone: whoever removes its folder is to come to an end.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long it is left alone when it could not be made.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Listens under the name of the config file.
 pub struct Listener {
-    socket: Option<(UnixListener, PathBuf)>,
+    keeper: Rc<Keeper>,
+    state: State,
     places: Arc<Semaphore>,
     /// Where those who have asked wait for the control loop, and how they get there.
     asked: mpsc::Receiver<Asker>,
@@ -41,57 +49,109 @@ pub struct Listener {
     told: bool,
 }
 
+enum State {
+    Open { listener: UnixListener, watch: Option<AsyncFd<OwnedFd>> },
+    Closed { next: Instant },
+}
+
 impl Listener {
-    /// `/run/tap-rs/NAME.sock`, where NAME is the config file's; with the process number behind it where another
-    /// process has that. Without a socket the program runs all the same, and the log says why.
-    pub fn open(config: &Path) -> Self {
-        let name = config.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let socket = open(&name)
-            .inspect_err(|e| warn!("no `tap-rs status` for this process: cannot listen in {FOLDER}: {e}"))
-            .ok();
+    /// Under the name that the keeper gives it ([`Place`](super::Place)). Without one the program runs all the same, the log
+    /// says why, and it is tried again.
+    pub fn open(now: Instant, keeper: Rc<Keeper>) -> Self {
         let (queue, asked) = mpsc::channel(PLACES);
-        Self { socket, places: Arc::new(Semaphore::new(PLACES)), asked, queue, told: false }
+        let (places, state) = (Arc::new(Semaphore::new(PLACES)), State::Closed { next: now });
+        let mut listener = Self { keeper, state, places, asked, queue, told: false };
+        listener.make(now);
+        listener
     }
 
-    /// Somebody has asked. Pending for ever where there is no socket. Safe to drop and to call again.
+    /// Somebody has asked. Safe to drop and to call again.
     pub async fn next(&mut self) -> Asker {
-        let Some((listener, _)) = &self.socket else { return std::future::pending().await };
         loop {
-            let (asked, places) = (&mut self.asked, Arc::clone(&self.places));
-            let came = async {
-                let place = places.acquire_owned().await;
-                (listener.accept().await, place)
+            let places = Arc::clone(&self.places);
+            let happened = async {
+                match &self.state {
+                    State::Open { listener, watch } => tokio::select! {
+                        came = async {
+                            let place = places.acquire_owned().await;
+                            (listener.accept().await, place)
+                        } => Happened::Came(came.0, came.1),
+                        Some(_) = lost(watch.as_ref()) => Happened::Lost,
+                    },
+                    State::Closed { next } => {
+                        until(Some(*next)).await;
+                        Happened::Due
+                    }
+                }
             };
             tokio::select! {
-                Some(asker) = asked.recv() => return asker,
-                (came, place) = came => match (came, place) {
-                    (Ok((stream, _)), Ok(place)) => {
+                Some(asker) = self.asked.recv() => return asker,
+                happened = happened => match happened {
+                    Happened::Came(Ok((stream, _)), Ok(place)) => {
                         self.told = false;
                         tokio::spawn(hear(stream, place, self.queue.clone()));
                     }
-                    (Err(e), _) => {
-                        if !std::mem::replace(&mut self.told, true) {
-                            warn!(
-                                "cannot answer `tap-rs status`: {e}; where descriptors are too few, raise LimitNOFILE= of \
-                                 the unit, or `ulimit -n`"
-                            );
-                        }
+                    Happened::Came(Err(e), _) => {
+                        self.tell(|| format!(
+                            "cannot answer `tap-rs status`: {e}; where descriptors are too few, raise LimitNOFILE= of the \
+                             unit, or `ulimit -n`"
+                        ));
                         // What is closed meanwhile helps.
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
-                    (Ok(_), Err(_)) => return std::future::pending().await,
+                    Happened::Came(Ok(_), Err(_)) => return std::future::pending().await,
+                    Happened::Lost => {
+                        warn!("the socket of `tap-rs status` has been removed from {FOLDER}, and is made again");
+                        self.state = State::Closed { next: clock::now() + PAUSE };
+                    }
+                    Happened::Due => self.make(clock::now()),
                 },
             }
         }
     }
-}
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Some((_, path)) = &self.socket {
-            let _ = fs::remove_file(path);
+    fn make(&mut self, now: Instant) {
+        self.state = match self.keeper.listen().and_then(|(socket, watch)| open(socket, watch)) {
+            Ok(state) => {
+                self.told = false;
+                state
+            }
+            Err(e) => {
+                self.tell(|| {
+                    format!(
+                        "no `tap-rs status` for this process: cannot listen in {FOLDER}: {e}; it is tried every minute"
+                    )
+                });
+                State::Closed { next: now + RETRY }
+            }
+        };
+    }
+
+    /// Says once why nobody is answered.
+    fn tell(&mut self, why: impl FnOnce() -> String) {
+        if !std::mem::replace(&mut self.told, true) {
+            warn!("{}", why());
         }
     }
+}
+
+enum Happened {
+    /// Somebody has connected, and has a place.
+    Came(io::Result<(UnixStream, SocketAddr)>, Result<OwnedSemaphorePermit, AcquireError>),
+    /// The name leads here no more.
+    Lost,
+    /// It is time to listen again.
+    Due,
+}
+
+/// Comes to an end when the name is lost.
+async fn lost(watch: Option<&AsyncFd<OwnedFd>>) -> Option<()> {
+    watch?.readable().await.ok().map(drop)
+}
+
+fn open(socket: OwnedFd, watch: Option<OwnedFd>) -> io::Result<State> {
+    let listener = UnixListener::from_std(socket.into())?;
+    Ok(State::Open { listener, watch: watch.map(await_readable).transpose()? })
 }
 
 /// Who asked, and what. Dropped without an answer, it sees the connection close.
@@ -116,6 +176,14 @@ impl Asker {
             let _ = timeout(PATIENCE, write).await;
             drop(place);
         });
+    }
+
+    /// Answers with what came of it, or says why nothing did.
+    pub fn conclude(self, done: Result<impl Serialize, String>) {
+        match done {
+            Ok(document) => self.answer(&document),
+            Err(why) => self.refuse(why),
+        }
     }
 
     /// Hands the connection over to `write`, which goes on beside the control loop for as long as it likes. It keeps its
@@ -152,37 +220,5 @@ async fn hear(stream: UnixStream, place: OwnedSemaphorePermit, queue: mpsc::Send
             "tap-rs {} runs here and does not understand the request ({e}); restart it if it has been upgraded",
             env!("CARGO_PKG_VERSION")
         )),
-    }
-}
-
-fn open(name: &str) -> io::Result<(UnixListener, PathBuf)> {
-    let folder = Path::new(FOLDER);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    sweep(folder);
-    let pid = std::process::id();
-    for file in [format!("{name}.sock"), format!("{name}-{pid}.sock")] {
-        let path = folder.join(file);
-        if path.exists() {
-            continue;
-        }
-        // Bound where nobody looks and then moved: nobody can connect before only root can.
-        let unfinished = folder.join(format!(".{name}-{pid}"));
-        let _ = fs::remove_file(&unfinished);
-        let listener = UnixListener::bind(&unfinished)?;
-        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600))?;
-        fs::rename(&unfinished, &path)?;
-        return Ok((listener, path));
-    }
-    Err(io::ErrorKind::AddrInUse.into())
-}
-
-/// Removes what killed processes left. Best effort: another process may do the same just now.
-fn sweep(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-        if StdStream::connect(&path).is_err_and(|e| refused(&e)) {
-            let _ = fs::remove_file(&path);
-        }
     }
 }

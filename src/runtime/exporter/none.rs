@@ -33,17 +33,7 @@ impl Exporter {
     }
 
     /// Never called.
-    pub fn is_stale(&self, _now: Instant, scrape: &Scrape) -> bool {
-        match scrape.0 {}
-    }
-
-    /// Never called.
-    pub fn renew(&mut self, _now: Instant, scrape: &Scrape, _snapshot: &Snapshot) {
-        match scrape.0 {}
-    }
-
-    /// Never called.
-    pub fn answer(&self, scrape: Scrape) {
+    pub fn answer(&mut self, _now: Instant, scrape: Scrape, _snapshot: &Snapshot) {
         match scrape.0 {}
     }
 }

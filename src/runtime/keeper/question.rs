@@ -43,10 +43,13 @@ pub(super) enum Question {
     Policy = b'p',
     /// To write an invited client's key into the config: the invite's key, the client's.
     Enrol = b'k',
+    /// A socket that `tap-rs status` finds, and a descriptor that tells when it no longer does.
+    #[cfg(feature = "full")]
+    Listen = b'c',
 }
 
 impl Question {
-    const ALL: [Self; 14] = [
+    const ALL: &[Self] = &[
         Self::Tun,
         Self::Macvtap,
         Self::Netlink,
@@ -61,12 +64,14 @@ impl Question {
         Self::Resolve,
         Self::Policy,
         Self::Enrol,
+        #[cfg(feature = "full")]
+        Self::Listen,
     ];
 
     /// The question that a message begins with, and the rest of it.
     pub(super) fn parse(message: &[u8]) -> Option<(Self, Parts<'_>)> {
         let (tag, rest) = message.split_first()?;
-        let question = Self::ALL.into_iter().find(|q| *q as u8 == *tag)?;
+        let question = Self::ALL.iter().copied().find(|q| *q as u8 == *tag)?;
         Some((question, Parts(rest)))
     }
 }

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as Stream;
+#[cfg(feature = "full")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -19,6 +21,8 @@ use crate::nic::events::listener;
 use crate::nic::netns::{self, within};
 use crate::nic::sysctl::Sysctl;
 use crate::nic::{self, Devices, Here};
+#[cfg(feature = "full")]
+use crate::runtime::control_socket::Place;
 use crate::runtime::{netns as config_netns, script_policy};
 use crate::sys::netlink::NetlinkSocket;
 use crate::sys::process::{
@@ -38,7 +42,14 @@ pub(super) fn run(line: Messages, rules: Rules) -> ! {
     let _ = keep_memory_private();
     set_name(c"tap-rs-keeper");
     let served = std::panic::catch_unwind(|| {
-        let mut desk = Desk { rules, tunnel, guarded: Vec::new(), up: false };
+        let mut desk = Desk {
+            rules,
+            tunnel,
+            guarded: Vec::new(),
+            up: false,
+            #[cfg(feature = "full")]
+            socket: None,
+        };
         desk.serve(&line);
         desk.clean_up();
     });
@@ -53,6 +64,9 @@ struct Desk {
     guarded: Vec<Guarded>,
     /// The NICs were set up: at the end the program for that is run.
     up: bool,
+    /// Where `tap-rs status` finds the tunnel.
+    #[cfg(feature = "full")]
+    socket: Option<PathBuf>,
 }
 
 impl Desk {
@@ -67,8 +81,7 @@ impl Desk {
                 Err(_) => return,
             };
             let told = match self.answer(question, fds) {
-                Ok(Some(file)) => line.send(&[0], &[file.as_fd()]),
-                Ok(None) => line.send(&[0], &[]),
+                Ok(files) => line.send(&[0], &files.iter().map(OwnedFd::as_fd).collect::<Vec<_>>()),
                 Err(e) => line.send(&refusal(&e), &[]),
             };
             if told.is_err() {
@@ -77,36 +90,37 @@ impl Desk {
         }
     }
 
-    fn answer(&mut self, question: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<Option<File>> {
+    fn answer(&mut self, question: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+        let nothing = || Ok(Vec::new());
         let bad = || io::Error::from(ErrorKind::InvalidInput);
         let (question, mut parts) = Question::parse(question).ok_or_else(bad)?;
         match question {
             Question::Tun => match parts.name::<NetnsName>().ok_or_else(bad)? {
-                None => Here.tun(None).map(Some),
-                Some(netns) => within(&self.netns(&netns)?, || Here.tun(None)).map(Some),
+                None => Here.tun(None).map(one),
+                Some(netns) => within(&self.netns(&netns)?, || Here.tun(None)).map(one),
             },
             Question::Macvtap => {
                 let index = parts.number().ok_or_else(bad)?;
                 let name: NicName = parts.rest().ok_or_else(bad)?;
-                Here.macvtap(&name, index).map(Some)
+                Here.macvtap(&name, index).map(one)
             }
             Question::Netlink => {
                 let netns = parts.name().ok_or_else(bad)?.ok_or_else(bad)?;
-                within(&self.netns(&netns)?, NetlinkSocket::open).map(file)
+                within(&self.netns(&netns)?, NetlinkSocket::open).map(one)
             }
             Question::Events => {
                 let netns = parts.name().ok_or_else(bad)?.ok_or_else(bad)?;
-                within(&self.netns(&netns)?, listener).map(file)
+                within(&self.netns(&netns)?, listener).map(one)
             }
             Question::Sysctl => {
                 let key = parts.byte().and_then(Sysctl::from_u8).ok_or_else(bad)?;
                 let netns = parts.name().ok_or_else(bad)?.ok_or_else(bad)?;
                 let interface: NicName = parts.rest().ok_or_else(bad)?;
-                within(&self.netns(&netns)?, || key.open(interface.as_str())).map(Some)
+                within(&self.netns(&netns)?, || key.open(interface.as_str())).map(one)
             }
             Question::Sweep => {
                 self.sweep();
-                Ok(None)
+                nothing()
             }
             Question::Guard => {
                 let guarded = Guarded::parse(&mut parts).ok_or_else(bad)?;
@@ -115,7 +129,7 @@ impl Desk {
                     return Err(ErrorKind::OutOfMemory.into());
                 }
                 self.guarded.push(guarded);
-                Ok(None)
+                nothing()
             }
             Question::Release => {
                 let index = parts.number().ok_or_else(bad)?;
@@ -126,51 +140,65 @@ impl Desk {
                 {
                     self.remove(vec![netns]);
                 }
-                Ok(None)
+                nothing()
             }
             Question::Runs => {
                 let pid = parts.number().ok_or_else(bad)?;
                 // This process has a name of its own.
-                if is_like(pid, self.tunnel) { Ok(None) } else { Err(ErrorKind::NotFound.into()) }
+                if is_like(pid, self.tunnel) { nothing() } else { Err(ErrorKind::NotFound.into()) }
             }
             Question::Policy => {
                 let (config, _) = self.rules.config.load().map_err(io::Error::other)?;
                 self.rules.script = script_policy(&config);
-                self.rules.netns = config_netns(&config);
-                Ok(None)
+                // Those named before, too: where this config cannot be followed, NICs go back into them.
+                let more = config_netns(&config).into_iter().filter(|n| !self.rules.netns.contains(n));
+                self.rules.netns.extend(more.collect::<Vec<_>>());
+                nothing()
             }
             Question::Enrol => {
                 let (invite, key) = parts.0.split_first_chunk::<32>().ok_or_else(bad)?;
                 let key = <[u8; 32]>::try_from(key).map_err(|_| bad())?;
                 let keys = PublicKey::try_from(*invite).and_then(|i| Ok((i, PublicKey::try_from(key)?)));
                 let (invite, key) = keys.map_err(|_| bad())?;
-                enrol(&self.rules.config, invite, key).map(|()| None)
+                enrol(&self.rules.config, invite, key)?;
+                nothing()
+            }
+            #[cfg(feature = "full")]
+            Question::Listen => {
+                let Place { listener, watch, path } = Place::make(&self.rules.config.path, self.tunnel)?;
+                self.socket = Some(path);
+                Ok([listener.into()].into_iter().chain(watch).collect())
             }
             Question::Script => {
                 let limit = parts.0.first_chunk().map(|ms| Duration::from_millis(u64::from_ne_bytes(*ms)));
                 let (limit, to, text) =
                     (limit.ok_or_else(bad)?, fds.pop().ok_or_else(bad)?, fds.pop().ok_or_else(bad)?);
                 let task = Task::Script { policy: &self.rules.script, limit };
-                in_a_child(|| play(&task, text.into(), &to.into())).map(|()| None)
+                in_a_child(|| play(&task, text.into(), &to.into()))?;
+                nothing()
             }
             Question::Hook => {
                 let (to, text) = (fds.pop().ok_or_else(bad)?, fds.pop().ok_or_else(bad)?);
                 let hook = Hook::ALL.into_iter().find(|h| h.key().as_bytes() == parts.0).ok_or_else(bad)?;
                 self.up |= hook == Hook::Up;
-                let Some(task) = Task::hook(&self.rules.hooks, hook) else { return Ok(None) };
-                in_a_child(|| play(&task, text.into(), &to.into())).map(|()| None)
+                let Some(task) = Task::hook(&self.rules.hooks, hook) else { return nothing() };
+                in_a_child(|| play(&task, text.into(), &to.into()))?;
+                nothing()
             }
             Question::Resolve => {
                 let (port, name) = parts.0.split_first_chunk::<2>().ok_or_else(bad)?;
                 let (port, to) = (u16::from_ne_bytes(*port), fds.pop().ok_or_else(bad)?);
                 let name = std::str::from_utf8(name).map_err(|_| bad())?;
-                in_a_child(|| resolve(name, port, to.into())).map(|()| None)
+                in_a_child(|| resolve(name, port, to.into()))?;
+                nothing()
             }
         }
     }
 
     /// The tunnel is gone. Where it ended in order there is nothing left to do.
     fn clean_up(&mut self) {
+        #[cfg(feature = "full")]
+        self.socket.iter().for_each(|path| drop(fs::remove_file(path)));
         self.await_last_taps();
         let mut spaces = Vec::new();
         for Guarded { netns, traces } in std::mem::take(&mut self.guarded) {
@@ -216,7 +244,7 @@ impl Desk {
     }
 
     /// The network namespace of this name, made where there is none. Of those that others have made, only what the config
-    /// named at the start: whoever takes the tunnel over is not to get into any.
+    /// names, or has named in this run: whoever takes the tunnel over is not to get into any.
     fn netns(&self, name: &NetnsName) -> io::Result<File> {
         let tunnel = self.tunnel;
         let known = self.rules.netns.contains(name);
@@ -260,8 +288,8 @@ fn is_same(guarded: &Guarded, index: u32, netns: Option<&NetnsName>) -> bool {
     guarded.traces.index == index && guarded.netns.as_ref() == netns
 }
 
-fn file(socket: NetlinkSocket) -> Option<File> {
-    Some(OwnedFd::from(socket).into())
+fn one(file: impl Into<OwnedFd>) -> Vec<OwnedFd> {
+    vec![file.into()]
 }
 
 /// Does something in a child that sees the mounts that everybody sees, and waits for what it gives.

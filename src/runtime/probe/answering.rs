@@ -63,12 +63,12 @@ impl Probes {
             text: String::new(),
         };
         let Some(place) = cx.ports.find_number(peer, nic) else {
-            return (cx.tell)(peer, &Control::Probed(probed));
+            return cx.say(peer, Control::Probed(probed));
         };
         probed.mtu = place.mtu;
         let Some(key) = place.key else {
             probed.progress = Progress::NicGone;
-            return (cx.tell)(peer, &Control::Probed(probed));
+            return cx.say(peer, Control::Probed(probed));
         };
         probed.progress = Progress::Expected;
         cx.plane.expect(key, Expected { token, role: Role::Answer, until: cx.now + EXPECT });
@@ -115,6 +115,6 @@ impl Probes {
             }
             answering.probed.text = text(drops.into_iter());
         }
-        (cx.tell)(peer, &Control::Probed(answering.probed.clone()));
+        cx.say(peer, Control::Probed(answering.probed.clone()));
     }
 }

@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::{Host, psks};
+use super::{Hub, psks};
 use crate::config::{ClientEntry, Invite};
 use crate::keys::PublicKey;
 use crate::proto::output::PeerId;
 use crate::runtime::control::wall_clock;
 use crate::wire::control::Enrolment;
 
-impl Host {
+impl Hub {
     /// Whoever has the invite `peer` wants to be known by `key`.
     pub(super) fn enrol(&mut self, now: Instant, peer: PeerId, key: PublicKey) {
         let Some(name) = self.roster.invited(peer).map(str::to_owned) else { return };
@@ -49,7 +49,7 @@ impl Host {
 
     /// Has it written down, and lets the key in.
     fn accept(&mut self, now: Instant, name: &str, invite: PublicKey, key: PublicKey) -> Enrolment {
-        if let Err(e) = self.keeper.enrol(invite, key) {
+        if let Err(e) = self.host.keeper.enrol(invite, key) {
             if self.advice.invite(now) {
                 warn!(client = %name, "cannot enrol: {e}");
             }

@@ -4,33 +4,24 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
-use super::{Host, psks, suites};
+use super::{Hub, psks, suites};
 use crate::commands::Failure;
 use crate::config::{Config, ServerConfig};
 use crate::keys::{PresharedKey, PrivateKey};
 use crate::runtime::log;
-use crate::runtime::reload::{Reloaded, keep_until_restart, log_refusal, server_difference};
+use crate::runtime::reload::{Reloaded, keep_until_restart, server_difference};
 
-impl Host {
+impl Hub {
     /// Reads the config again and takes it over; with `dry_run`, only says what would change.
     pub(super) fn reload(&mut self, now: Instant, dry_run: bool) -> Result<Reloaded, String> {
-        if !dry_run {
-            self.supervisor.reloading();
-        }
+        self.host.begin_reload(dry_run);
         let done = self.try_reload(now, dry_run);
-        if !dry_run {
-            self.supervisor.ready();
-        }
-        match &done {
-            Ok(told) if told.applied => info!(clients = self.config.clients.len(), "config reloaded"),
-            Ok(_) => {}
-            Err(why) => log_refusal(why, dry_run),
-        }
+        self.host.end_reload(dry_run, &done);
         done
     }
 
     fn try_reload(&mut self, now: Instant, dry_run: bool) -> Result<Reloaded, String> {
-        let (config, warnings) = self.file.load()?;
+        let (config, warnings) = self.host.file.load()?;
         let Config::Server(config) = config else {
             return Err("run_mode cannot change while the program runs; restart it".to_owned());
         };
@@ -48,12 +39,14 @@ impl Host {
             return Ok(told);
         }
         told.log();
+        self.host.keeper.follow().map_err(|e| e.to_string())?;
         self.adopt_or_keep(now, &config, psks).map_err(|e| e.to_string())?;
         self.server.set_suites(suites(&config));
         log::set(config.common.log);
         let common = keep_until_restart(&mut self.config.common, config.common);
         self.config = ServerConfig { bind: self.config.bind, common, ..config };
         told.applied = true;
+        info!(clients = self.config.clients.len(), "config reloaded");
         Ok(told)
     }
 
@@ -64,10 +57,10 @@ impl Host {
         config: &ServerConfig,
         psks: Vec<Option<PresharedKey>>,
     ) -> Result<(), Failure> {
-        let before = self.ports.wanted();
+        let before = self.host.ports.wanted();
         let adopted = self.adopt(now, config, psks);
         if adopted.is_err()
-            && let Err(e) = self.ports.set(now, &mut self.plane, before)
+            && let Err(e) = self.host.ports.set(now, &mut self.host.plane, before)
         {
             error!("what was there before the reload is not all there again, and tried until it is: {e}");
         }
@@ -83,19 +76,19 @@ impl Host {
     ) -> Result<(), Failure> {
         let change = self.roster.change(config, psks)?;
         // NICs first: they alone can fail, and sessions that have ended do not come back.
-        change.added.iter().for_each(|(id, _)| self.plane.add_peer(*id));
-        if let Err(e) = self.ports.set(now, &mut self.plane, change.nics) {
-            change.added.iter().for_each(|(id, _)| self.plane.remove_peer(*id));
+        change.added.iter().for_each(|(id, _)| self.host.plane.add_peer(*id));
+        if let Err(e) = self.host.ports.set(now, &mut self.host.plane, change.nics) {
+            change.added.iter().for_each(|(id, _)| self.host.plane.remove_peer(*id));
             return Err(Failure::Refused(e.to_string()));
         }
         for id in &change.removed {
             self.server.remove_client(now, *id);
             self.drain(now);
-            self.plane.remove_peer(*id);
+            self.host.plane.remove_peer(*id);
             self.paths.remove(id);
             self.tunnels.remove(id);
             self.heard.remove(id);
-            self.ports.set_live(now, &mut self.plane, *id, None);
+            self.host.set_live(now, *id, None);
         }
         for (id, spec, same_psk) in change.rekeyed {
             self.server.set_spec(now, id, spec, same_psk);

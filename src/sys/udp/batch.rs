@@ -52,10 +52,11 @@ impl RecvBatch {
         Self { memory, slots: std::iter::repeat_with(slot).take(slots).collect(), filled: 0 }
     }
 
-    /// Takes what the socket holds, as many trains as there are slots, without waiting. `Ok(0)`: it holds
-    /// nothing. As many as there are slots: there may be more.
-    pub fn recv(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    /// Takes what the socket holds, up to `most` trains and not more than there are slots, without waiting. `Ok(0)`: it
+    /// holds nothing. As many as it might have been: there may be more.
+    pub fn recv(&mut self, socket: &UdpSocket, most: usize) -> io::Result<usize> {
         self.filled = 0;
+        let most = most.min(self.slots.len());
         let mut iovecs = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; MAX_SLOTS];
         // SAFETY: `MmsgHdr` is plain data, for which all zero is a value (no room for anything).
         let mut headers: [MmsgHdr; MAX_SLOTS] = unsafe { mem::zeroed() };
@@ -79,7 +80,7 @@ impl RecvBatch {
                 libc::SYS_recvmmsg,
                 socket.as_fd().as_raw_fd() as c_long,
                 headers.as_mut_ptr(),
-                self.slots.len() as c_long,
+                most as c_long,
                 libc::MSG_DONTWAIT as c_long,
                 ptr::null_mut::<libc::timespec>(),
             )

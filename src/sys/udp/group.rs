@@ -27,23 +27,23 @@ pub struct Sharing {
 }
 
 impl UdpSocket {
-    /// Opens `count` sockets on one address, at least one.
+    /// Opens `count` sockets on one address, at least one. More may join them later ([`Self::line`]).
     ///
     /// # Errors
     /// `AddrInUse` where anybody else has the address, a group of ours in another process included.
     pub fn bind_group(addr: SocketAddr, count: usize, sharing: Sharing) -> io::Result<Vec<Self>> {
-        // Alone, for a group would let others of the same user in.
-        let alone = Self::bind(addr, false)?;
-        if count <= 1 {
-            return Ok(vec![alone]);
+        // Alone at first: who shares gets in beside others who share.
+        let first = Self::bind(addr, false)?;
+        set_option(first.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        let addr = first.local_addr()?;
+        let mut sockets = vec![first];
+        for _ in 1..count {
+            sockets.push(Self::bind(addr, true)?);
         }
-        let addr = alone.local_addr()?;
-        drop(alone);
-        let sockets = (0..count).map(|_| Self::bind(addr, true)).collect::<io::Result<Vec<_>>>()?;
         for (socket, hops) in sockets.iter().zip((1..=HOPS).rev()) {
             socket.set_hops(hops)?;
         }
-        if let Some(first) = sockets.first() {
+        if let Some(first) = sockets.first().filter(|_| count > 1) {
             first.share(sharing, count)?;
         }
         Ok(sockets)
@@ -114,7 +114,7 @@ mod tests {
 
     /// The sockets that have got something since the last time.
     fn got(sockets: &[UdpSocket]) -> Vec<usize> {
-        let got = |socket: &UdpSocket| RecvBatch::new(8).recv(socket).is_ok_and(|n| n > 0);
+        let got = |socket: &UdpSocket| RecvBatch::new(8).recv(socket, 8).is_ok_and(|n| n > 0);
         sockets.iter().enumerate().filter(|(_, s)| got(s)).map(|(i, _)| i).collect()
     }
 
@@ -151,9 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn one_socket_is_nobodys_group() {
+    fn one_socket_has_its_address_for_itself() {
         let one = UdpSocket::bind_group("127.0.0.1:0".parse().unwrap(), 1, SHARING).unwrap();
         assert_eq!(one.len(), 1);
-        assert!(UdpSocket::bind(one[0].local_addr().unwrap(), true).is_err());
+        assert!(UdpSocket::bind_group(one[0].local_addr().unwrap(), 1, SHARING).is_err());
     }
 }
