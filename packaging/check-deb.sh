@@ -9,16 +9,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deb=$(realpath "$1")
+[ "$(id -u)" -eq 0 ] || { echo "a root file system is made by root: sudo $0 $1" >&2; exit 1; }
 repository=$PWD
 
 work=$(mktemp -d -p /var/tmp tap-rs-deb.XXXXXX)
 export TAP_RS_ROOT=$work/root
 root=$TAP_RS_ROOT
 box=taprs-deb-$$
-booted= client=
+client= nspawn= booted=
 clean_up() {
     [ -z "$client" ] || kill "$client" 2>/dev/null || true
-    [ -z "$booted" ] || kill -KILL "$booted" 2>/dev/null || true
+    # The container ends with its first process.
+    [ -z "$nspawn" ] || pkill -KILL -P "$nspawn" || true
     wait 2>/dev/null || true
     for side in lan client server; do ip netns del "$box-$side" 2>/dev/null || true; done
     # Mounts are in namespaces that ended with what ran there.
@@ -232,7 +234,7 @@ grep -q '^/etc/systemd/system/tap-rs@server.service.d stays' "$work/purge"
 kill -INT "$client" && wait "$client" && client=
 kill -RTMIN+4 "$booted"
 wait "$nspawn" || true
-booted=
+nspawn=
 rm -r "$root/etc/tap-rs" "$root/etc/systemd/system/tap-rs@server.service.d"
 same_as_before
 say "all of it works"
