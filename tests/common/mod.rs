@@ -10,6 +10,7 @@ pub mod lab;
 pub mod ns;
 pub mod program;
 pub mod relay;
+pub mod traces;
 pub mod traffic;
 
 use std::io::Write;

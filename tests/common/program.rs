@@ -160,30 +160,39 @@ impl Program {
 
     /// Resident memory in kB, now.
     pub fn rss_kb(&self) -> u64 {
-        self.status_kb("VmRSS:")
+        status_kb(self.pid(), "VmRSS:")
     }
 
     /// Resident memory in kB at its most.
     pub fn peak_kb(&self) -> u64 {
-        self.status_kb("VmHWM:")
+        status_kb(self.pid(), "VmHWM:")
     }
 
     /// Memory in kB that is the program's own, now: as [`Self::own_peak_kb`].
     pub fn own_kb(&self) -> u64 {
-        if cfg!(debug_assertions) && OTHER.is_none() { self.status_kb("RssAnon:") } else { self.rss_kb() }
+        own_kb(self.pid())
     }
 
     /// Memory in kB that is the program's own, at its most: without the pages of its file, which a debug build
     /// has many of. A release build is measured with everything.
     pub fn own_peak_kb(&self) -> u64 {
-        if cfg!(debug_assertions) && OTHER.is_none() { self.status_kb("RssAnon:") } else { self.peak_kb() }
+        if has_large_file() { status_kb(self.pid(), "RssAnon:") } else { self.peak_kb() }
     }
+}
 
-    fn status_kb(&self, key: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
+/// The same of one of its processes, now.
+pub fn own_kb(pid: u32) -> u64 {
+    status_kb(pid, if has_large_file() { "RssAnon:" } else { "VmRSS:" })
+}
+
+fn has_large_file() -> bool {
+    cfg!(debug_assertions) && OTHER.is_none()
+}
+
+fn status_kb(pid: u32, key: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 impl Drop for Program {

@@ -35,6 +35,9 @@ pub type Record = Vec<(Way, Vec<u8>)>;
 /// More than this is not recorded.
 const RECORDED: usize = 10_000;
 
+/// How soon what is held back goes on where nothing else comes.
+const POLL: Duration = Duration::from_millis(5);
+
 pub struct Relay {
     stop: Arc<AtomicBool>,
     faults: Arc<Mutex<Faults>>,
@@ -42,6 +45,8 @@ pub struct Relay {
     record: Arc<Mutex<Record>>,
     to_server: Send,
     to_client: Send,
+    back: Arc<Mutex<Arc<UdpSocket>>>,
+    server: SocketAddr,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -49,11 +54,8 @@ impl Relay {
     /// Listens at `front` in `ns` and passes on to `server`.
     pub fn start(ns: &Ns, front: SocketAddr, server: SocketAddr, faults: Faults) -> Self {
         let front = Arc::new(ns.inside(|| UdpSocket::bind(front).unwrap()));
-        let back = Arc::new(ns.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap()));
-        back.connect(server).unwrap();
-        for socket in [&front, &back] {
-            socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-        }
+        front.set_read_timeout(Some(POLL)).unwrap();
+        let back = Arc::new(Mutex::new(towards(ns, server)));
         let client = Arc::new(Mutex::new(None));
         let (to, known, out) = (back.clone(), client.clone(), front.clone());
         let to_client: Send = Arc::new(move |bytes| {
@@ -66,8 +68,10 @@ impl Relay {
             faults: Arc::new(Mutex::new(faults)),
             passed: Arc::default(),
             record: Arc::default(),
-            to_server: Arc::new(move |bytes| drop(to.send(bytes))),
+            to_server: Arc::new(move |bytes| drop(to.lock().unwrap().send(bytes))),
             to_client,
+            back: back.clone(),
+            server,
             threads: Vec::new(),
         };
         let (from, known): (_, Arc<Mutex<Option<SocketAddr>>>) = (front, client);
@@ -80,13 +84,22 @@ impl Relay {
             },
             relay.to_server.clone(),
         );
-        relay.pass((2, Way::ToClient), move |buffer| back.recv(buffer).ok(), relay.to_client.clone());
+        let recv = move |buffer: &mut [u8]| {
+            let socket = back.lock().unwrap().clone();
+            socket.recv(buffer).ok()
+        };
+        relay.pass((2, Way::ToClient), recv, relay.to_client.clone());
         relay
     }
 
     /// From now on.
     pub fn set(&self, faults: Faults) {
         *self.faults.lock().unwrap() = faults;
+    }
+
+    /// Goes on from another port towards the server, as a NAT does that has forgotten; in `ns`, where it is.
+    pub fn rebind(&self, ns: &Ns) {
+        *self.back.lock().unwrap() = towards(ns, self.server);
     }
 
     /// What has come in so far, as it was.
@@ -156,6 +169,13 @@ impl Relay {
             }
         }));
     }
+}
+
+fn towards(ns: &Ns, server: SocketAddr) -> Arc<UdpSocket> {
+    let socket = ns.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(POLL)).unwrap();
+    Arc::new(socket)
 }
 
 impl Drop for Relay {

@@ -18,9 +18,9 @@ use crate::common::lab::{Edit, Lab, SESSION, SOON};
 use crate::common::ns::Ns;
 use crate::common::program::Program;
 use crate::common::relay::Way;
+use crate::common::traces::until;
 use crate::common::traffic::{MARKER, tcp, udp_echo};
 use crate::faults::{BadPath, bad_path};
-use crate::keeper::until;
 use crate::needs_root;
 use crate::status::status;
 

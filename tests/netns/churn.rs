@@ -10,36 +10,15 @@ use rand::{RngExt, SeedableRng};
 use crate::common::lab::{Edit, Lab, NIC_READY, SOON};
 use crate::common::ns::Ns;
 use crate::common::program::Program;
-use crate::keeper::until;
+use crate::common::traces::{descriptors, everything, kill_both, sockets_of, until};
 use crate::namespace::{Named, run_file};
 use crate::needs_root;
-use crate::routing::{kill_both, stack};
 
 /// Seconds of churn where this does not say otherwise.
 const SECONDS: &str = "TAP_RS_CHURN_SECONDS";
 
 /// What the issue allows, and as much again for a busy machine.
 const BACK: Duration = Duration::from_secs(10);
-
-fn descriptors(program: &Program) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap().count()
-}
-
-/// Interfaces, addresses, routes, rules, settings, and neighbours left out.
-fn everything(ns: &Ns) -> (String, String) {
-    let links = ns.ip("-br link");
-    let mut names: Vec<_> = links.lines().map(|l| l.split_whitespace().next().unwrap().to_owned()).collect();
-    names.sort();
-    (names.join(" "), format!("{:#?}", stack(ns)))
-}
-
-fn sockets_of(dir: &Path) -> Vec<String> {
-    let names = fs::read_dir("/run/tap-rs").map(|entries| {
-        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
-    });
-    let mine = dir.file_name().unwrap().to_string_lossy().into_owned();
-    names.unwrap_or_default().into_iter().filter(|name| name.contains(&mine)).collect()
-}
 
 #[test]
 fn both_sides_come_back_from_every_kill_and_leave_nothing() {
@@ -67,7 +46,7 @@ fn both_sides_come_back_from_every_kill_and_leave_nothing() {
     let (mut server, mut client) = (run_file(&lab, &server_file), start(&site.client, &client_file));
     let both_answer = || site.nics.iter().for_each(|nic| site.lan.ping_within(nic.ip, BACK));
     both_answer();
-    let open = [descriptors(&server), descriptors(&client)];
+    let open = [&server, &client].map(|program| descriptors(program.pid()));
     let (end, mut kills, mut slowest) = (Instant::now() + Duration::from_secs(span), 0, Duration::ZERO);
     while Instant::now() < end {
         let (survivor, were) = match dice.random_range(0..2) {
@@ -87,7 +66,7 @@ fn both_sides_come_back_from_every_kill_and_leave_nothing() {
         if dice.random_range(0..4) > 0 {
             both_answer();
             slowest = slowest.max(began.elapsed());
-            until("no descriptor is left behind", SOON, || descriptors(survivor) <= were + 1);
+            until("no descriptor is left behind", SOON, || descriptors(survivor.pid()) <= were + 1);
         } else {
             std::thread::sleep(Duration::from_millis(dice.random_range(0..400)));
         }

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use crate::common::lab::{NIC_READY, SESSION, SOON};
 use crate::common::ns::Ns;
 use crate::common::program::{Program, TAP_RS};
+use crate::common::traces::until;
 use crate::doctor::doctor;
-use crate::keeper::until;
 use crate::needs_root;
 
 /// A fenced block: its first line, which says where it belongs, and the others.

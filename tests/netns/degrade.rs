@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::lab::{Edit, Lab, NIC_READY, SESSION, SOON};
 use crate::common::program::{Program, TAP_RS};
+use crate::common::traces::until;
 use crate::common::traffic::tcp;
-use crate::keeper::until;
 use crate::needs_root;
 use crate::status::status;
 

@@ -10,7 +10,7 @@ use crate::common::capture::{Capture, first};
 use crate::common::frame::{STRANGER, arp_request, ethernet};
 use crate::common::lab::{Edit, Lab, NIC_READY, SESSION, SOON, Site};
 use crate::common::program::{Program, TAP_RS};
-use crate::keeper::until;
+use crate::common::traces::until;
 use crate::needs_root;
 
 /// The MAC of the host on the LAN.

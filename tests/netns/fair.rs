@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::common::lab::{Edit, Lab, NIC_READY, SESSION, SOON};
 use crate::common::ns::Ns;
+use crate::common::traces::until;
 use crate::common::traffic::{tcp, udp_storm};
-use crate::keeper::until;
 use crate::needs_root;
 
 /// Full datagrams as fast as they can be sent, to a socket that nobody reads.

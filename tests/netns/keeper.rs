@@ -4,40 +4,15 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::common::lab::{Edit, Lab, SOON};
-use crate::common::program::{Program, TAP_RS};
+use crate::common::program::TAP_RS;
+use crate::common::traces::{gone, keeper_of, until};
 use crate::common::traffic::tcp;
 use crate::needs_root;
-
-/// The process number of a program's keeper.
-pub fn keeper_of(program: &Program) -> u32 {
-    let pid = program.pid();
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    let mut children = children.split_whitespace();
-    let keeper = children.next().expect("a keeper").parse().unwrap();
-    assert_eq!(children.next(), None, "and no other child");
-    assert_eq!(fs::read_to_string(format!("/proc/{keeper}/comm")).unwrap(), "tap-rs-keeper\n");
-    keeper
-}
-
-#[track_caller]
-pub fn until(what: &str, patience: Duration, holds: impl Fn() -> bool) {
-    let end = Instant::now() + patience;
-    while !holds() {
-        assert!(Instant::now() < end, "{what} within {patience:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-pub fn gone(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.is_empty() || stat.contains(") Z ")
-}
 
 #[test]
 fn the_nics_of_a_killed_client_are_gone_at_once_and_so_is_its_keeper() {

@@ -5,10 +5,9 @@ use std::process::Command;
 
 use crate::common::lab::{Edit, Lab, NIC_GONE, NIC_READY, Nic, SOON};
 use crate::common::program::{Program, TAP_RS};
+use crate::common::traces::{gone, keeper_of, kill_both, until};
 use crate::doctor::{doctor, finding};
-use crate::keeper::{gone, keeper_of, until};
 use crate::needs_root;
-use crate::routing::kill_both;
 
 /// The name of a namespace that tap-rs is to make; removed with its guard.
 pub struct Named(String);

@@ -1,41 +1,18 @@
 //! Several NICs in one subnet on the server: each is answered by itself, and nothing of what sees to that stays behind.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::capture::Capture;
 use crate::common::lab::{Edit, Lab, NIC_READY, SOON, Site};
-use crate::common::ns::Ns;
 use crate::common::program::Program;
-use crate::keeper::{gone, keeper_of, until};
+use crate::common::traces::{gone, keeper_of, kill_both, stack, until};
 use crate::needs_root;
 
 /// The LAN's host is the router of the NICs.
 fn with_gateway(site: &Site) -> Edit {
     let nic = format!("gateway = [\"{}\", \"fd00:80::2\"]", site.host());
     Edit { nic, ..Edit::default() }
-}
-
-/// What a box's stack looks like, as people see it: rules, routes, settings.
-pub fn stack(ns: &Ns) -> BTreeMap<String, String> {
-    let said = ["rule show", "-6 rule show", "route show table all", "-6 route show table all"];
-    let mut all: BTreeMap<_, _> = said.into_iter().map(|words| (words.to_owned(), ns.ip(words))).collect();
-    for key in ["arp_ignore", "arp_announce", "rp_filter", "accept_ra"] {
-        let family = if key == "accept_ra" { "ipv6" } else { "ipv4" };
-        let dir = format!("/proc/sys/net/{family}/conf");
-        let values = ns.inside(|| {
-            let each = |entry: fs::DirEntry| {
-                let value = fs::read_to_string(entry.path().join(key)).unwrap();
-                format!("{} {value}", entry.file_name().display())
-            };
-            fs::read_dir(&dir).unwrap().map(|entry| each(entry.unwrap())).collect::<Vec<_>>()
-        });
-        all.insert(key.to_owned(), values.concat());
-    }
-    all
 }
 
 /// The pairs of MAC and address that echo replies came from.
@@ -294,13 +271,4 @@ fn table_of(server: &Program, nic: &str) -> String {
     let line = server.wait_for_log(&["routing table of its own", nic], SOON);
     let (_, rest) = line.split_once("table=").unwrap();
     rest.split_whitespace().next().unwrap().to_owned()
-}
-
-/// As the machine's memory running out may do it: nobody is left to clean up.
-pub fn kill_both(program: &mut Program) {
-    let keeper = keeper_of(program);
-    let line = format!("kill -9 {keeper} {}", program.pid());
-    assert!(Command::new("/bin/sh").args(["-c", &line]).status().unwrap().success());
-    program.wait(SOON);
-    until("the keeper is dead", SOON, || gone(keeper));
 }

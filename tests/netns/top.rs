@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::common::lab::{Edit, Lab, SOON};
 use crate::common::program::TAP_RS;
-use crate::keeper::until;
+use crate::common::traces::until;
 use crate::needs_root;
 
 #[test]

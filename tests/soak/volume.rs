@@ -1,27 +1,17 @@
-//! Many bytes, every one of them compared: TCP in writes of every size and UDP in trains of every size, through the
-//! program on real interfaces.
-//!
-//! ```text
-//! cargo test --test soak                                        1 GB
-//! cargo test --release --test soak -- --gigabytes 100           as much as you have time for
-//! ```
-//! The volume is shared out among: both suites; macvtap and a bridged tap on the LAN; offloads on, and off everywhere,
-//! so that checksums are made and looked at in full; a clean underlay, and one that loses, reorders, repeats and
-//! spoils datagrams. Meanwhile no kernel on the way may have seen a bad checksum or header. A harness of its own, for
-//! the option; needs root.
-
-mod common;
+//! So many bytes, in TCP writes and trains of datagrams of every size, over every kind of stage.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use common::lab::{Edit, Lab, NIC_READY, PORT, SESSION, SOON};
-use common::ns::Ns;
-use common::relay::{Faults, Relay};
 use tap_rs::types::Path;
+
+use crate::common::lab::{Edit, Lab, NIC_READY, PORT, SESSION, SOON};
+use crate::common::ns::Ns;
+use crate::common::relay::{Faults, Relay};
+use crate::counters::kernel_errors;
+use crate::noise::{Dice, NOISE, compare, noise};
 
 /// A clean path takes this many times as much as a bad one, which is slow.
 const CLEAN_SHARE: u64 = 15;
@@ -31,23 +21,13 @@ const FAULTS: Faults = Faults { lost: 1, repeated: 1, reordered: 3, spoiled: 1 }
 /// Nothing stands still for longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let gigabytes = args.iter().position(|a| a == "--gigabytes").and_then(|i| args.get(i + 1));
-    let filtered =
-        gigabytes.is_none() && args.iter().any(|a| !a.starts_with('-') && !"soak".contains(a.as_str()));
-    if filtered || args.iter().any(|a| a == "--list") || !common::can_make_namespaces() {
-        return;
-    }
-    let gigabytes: f64 = gigabytes.map_or(1.0, |g| g.parse().expect("--gigabytes takes a number"));
-    let (start, seed) = (Instant::now(), u64::from(std::process::id()));
-    println!("soak: {gigabytes} GB, seed {seed}");
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ seed);
-    let mut total = 0;
+/// Carries so much over each stage.
+pub fn run(gigabytes: f64, dice: &mut Dice) {
+    let (start, mut total) = (Instant::now(), 0);
     for plan in plans() {
         let parts = if plan.bad_path { 1.0 } else { CLEAN_SHARE as f64 };
         let bytes = (gigabytes * 1e9 * parts / (8 * (CLEAN_SHARE + 1)) as f64) as u64;
-        let (took, carried) = (Instant::now(), soak(&plan, bytes, &mut dice));
+        let (took, carried) = (Instant::now(), soak(&plan, bytes, dice));
         total += carried;
         println!("soak: {plan:?}: {:.3} GB in {:.1} s", carried as f64 * 1e-9, took.elapsed().as_secs_f64());
     }
@@ -206,68 +186,5 @@ fn udp(from: &Ns, to: &Ns, ip: IpAddr, mut dice: Dice, carried: &AtomicU64, byte
             assert!(body == &NOISE[word(0)..word(0) + len - 16], "a datagram arrived with wrong bytes");
             carried.fetch_add(len as u64, Relaxed);
         }
-    }
-}
-
-static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
-    // An odd length, so that it meets every boundary.
-    (0..125_000).flat_map(|_| dice.roll().to_le_bytes()).chain([0x5a]).collect()
-});
-
-/// The stream's bytes from `at` on, as many as lie together.
-fn noise(at: usize) -> &'static [u8] {
-    &NOISE[at % NOISE.len()..]
-}
-
-fn compare(mut at: usize, mut got: &[u8]) {
-    while !got.is_empty() {
-        let part = noise(at);
-        let n = part.len().min(got.len());
-        assert!(got[..n] == part[..n], "wrong bytes between {at} and {}", at + n);
-        (at, got) = (at + n, &got[n..]);
-    }
-}
-
-/// What a kernel has counted of packets that were not as they should be.
-fn kernel_errors(ns: &Ns) -> Vec<(String, u64)> {
-    // Not `/proc/net`, which is the namespace of the process's first thread.
-    let read =
-        |name: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
-    let (pairs, six) = ns.inside(|| ([read("snmp"), read("netstat")].concat(), read("snmp6")));
-    let wanted = |name: &str| name.ends_with("CsumErrors") || name.ends_with("InHdrErrors");
-    let mut found: Vec<(String, u64)> = Vec::new();
-    let lines: Vec<&str> = pairs.lines().collect();
-    for two in lines.chunks_exact(2) {
-        let (names, values) = (two[0].split(' '), two[1].split(' '));
-        let kind = names.clone().next().unwrap_or_default();
-        let counters = names.zip(values).skip(1).filter(|(name, _)| wanted(name));
-        found.extend(counters.map(|(name, value)| (format!("{kind}{name}"), value.parse().unwrap())));
-    }
-    let counters = six.lines().filter_map(|line| line.split_once(char::is_whitespace));
-    found.extend(
-        counters.filter(|(name, _)| wanted(name)).map(|(n, v)| (n.to_owned(), v.trim().parse().unwrap())),
-    );
-    assert!(found.len() > 5, "the kernel's counters are not where they were: {found:?}");
-    found
-}
-
-/// Numbers that look random (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        ((self.roll() >> 16) % n as u64) as usize
-    }
-
-    fn fork(&mut self) -> Self {
-        Self(self.roll() | 1)
     }
 }
