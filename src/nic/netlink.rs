@@ -9,6 +9,7 @@ mod link;
 mod message;
 mod route;
 mod rule;
+mod way;
 
 use std::fmt;
 use std::io::{self, ErrorKind};

@@ -143,9 +143,15 @@ impl Client {
         }
     }
 
-    /// This box's own address or route changed: shows the server where we are now.
+    /// The longest datagram that the first link towards the server carries, in bytes of UDP payload.
+    pub fn set_ceiling(&mut self, now: Instant, ceiling: u16) {
+        self.peer.set_ceiling(now, ceiling, &mut self.out);
+    }
+
+    /// This box's own address or route changed: shows the server where we are now, and looks what the way there carries.
     pub fn handle_network_change(&mut self, now: Instant) {
         if self.peer.current.is_some() {
+            self.peer.search(now);
             self.peer.ping(now, &mut self.rng, &mut self.out);
             self.last_ping = now;
         }

@@ -219,6 +219,11 @@ impl Peer {
         self.resized(before, out);
     }
 
+    /// The way to the peer may have become another.
+    pub(crate) fn search(&mut self, now: Instant) {
+        self.pmtu.search(now);
+    }
+
     /// Sends to `path` from now on.
     pub(crate) fn moved(&mut self, now: Instant, path: Path, out: &mut Outputs) {
         let before = self.pmtu.size();

@@ -3,7 +3,8 @@
 //! ```text
 //!   floor ──probe ceiling──▶ passes: settled
 //!                            lost × TRIES: halve between what passes and what does not, until GRAIN
-//!   settled ──while busy, every CONFIRM──▶ lost × TRIES: a black hole, back to floor and search again
+//!   settled ──the path may be another──▶ search above once more
+//!           ──while busy, every CONFIRM──▶ lost × TRIES: a black hole, back to floor and search again
 //!           ──every RAISE──▶ search above once more
 //! ```
 //!
@@ -136,6 +137,17 @@ impl PathMtu {
         *self = Self::new(now, ceiling);
     }
 
+    /// The path may have become another: looks for a larger size now. What is known to pass stays until it is missed.
+    pub fn search(&mut self, now: Instant) {
+        if self.size >= self.ceiling {
+            return;
+        }
+        (self.searching, self.tries, self.too_big) = (true, 0, self.ceiling.saturating_add(1));
+        if self.flying.is_none() {
+            self.next = now;
+        }
+    }
+
     /// `size` does not pass.
     fn give_up(&mut self, size: u16) -> bool {
         self.flying = None;
@@ -221,6 +233,42 @@ mod tests {
         assert!(mtu.size() > 1280 - GRAIN && mtu.size() <= 1280);
         run(&mut mtu, &mut now, RAISE * 2, 1472);
         assert_eq!(mtu.size(), 1472);
+    }
+
+    #[test]
+    fn a_path_that_may_be_another_is_searched_at_once_and_keeps_what_passes_meanwhile() {
+        for (limit, found) in [(1472, 1472), (1400, 1400), (1240, 1240)] {
+            let mut now = Instant::now();
+            let mut mtu = PathMtu::new(now, 1472);
+            run(&mut mtu, &mut now, Duration::from_secs(20), 1240);
+            let narrow = mtu.size();
+            mtu.search(now);
+            assert_eq!(mtu.size(), narrow);
+            run(&mut mtu, &mut now, Duration::from_secs(20), limit);
+            assert!(mtu.size() >= narrow && mtu.size() + GRAIN > found, "{limit}: {}", mtu.size());
+        }
+    }
+
+    #[test]
+    fn being_told_again_and_again_neither_floods_nor_keeps_the_search_from_its_end() {
+        let mut now = Instant::now();
+        let mut mtu = PathMtu::new(now, 1472);
+        run(&mut mtu, &mut now, Duration::from_secs(20), 1240);
+        let mut probes = 0;
+        for token in 0..1000 {
+            mtu.search(now);
+            probes += u32::from(mtu.handle_timeout(now, false, PATIENCE, token).1.is_some());
+            now += Duration::from_millis(10);
+        }
+        assert!(probes < 40, "{probes} probes in 10 s");
+        run(&mut mtu, &mut now, Duration::from_secs(20), 1300);
+        assert!(mtu.size() <= 1300 && mtu.size() + GRAIN > 1300, "{}", mtu.size());
+        let settled = mtu.size();
+        let mut clear = PathMtu::new(now, 1472);
+        run(&mut clear, &mut now, Duration::from_secs(1), 1472);
+        clear.search(now);
+        assert!(!clear.searching, "where nothing larger can be, nothing is looked for");
+        assert_eq!(mtu.size(), settled);
     }
 
     #[test]

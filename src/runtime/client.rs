@@ -262,6 +262,7 @@ impl Session {
     fn go_live(&mut self, now: Instant, server: SocketAddr) {
         self.nics_down = None;
         self.server = Some(server);
+        self.client.set_ceiling(now, ceiling(&Path::new(server, None)));
         let local = any_like(server, self.host.local.port());
         self.host.set_live(now, SERVER, Some((local, server)));
     }

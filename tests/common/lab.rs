@@ -6,7 +6,7 @@
 //! ```
 //! Site `i` has the LAN 10.(80+i).0.0/24 and fd00:(80+i)::/64, its host at .2; its NIC `j` is at .(100+j).
 //! The underlay of site `i` is 172.31.i.0/24 or fd31:i::/64, the server at .1, the client at .2. With a router the
-//! client is at 172.30.i.2 behind 172.30.i.1, and the router is 172.31.i.2 to the server.
+//! client is at 172.30.i.2 and fd30:i::2 behind .1, and the router is 172.31.i.2 or fd31:i::2 to the server.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -82,6 +82,10 @@ impl Plan {
     pub fn no_udp_offload(mut self) -> Self {
         self.udp_offload = false;
         self
+    }
+
+    pub fn is_ipv6(&self) -> bool {
+        self.ipv6_underlay
     }
 
     pub fn build(self) -> Lab {
@@ -348,13 +352,16 @@ fn site(plan: &Plan, server: &Ns, i: usize) -> Site {
         Some(router) => {
             veth((&client, "wan0"), (router, "in"));
             veth((router, "out"), (server, &under));
-            client.ip(&format!("addr add 172.30.{i}.2/24 dev wan0"));
-            router.ip(&format!("addr add 172.30.{i}.1/24 dev in"));
-            router.ip("link set in up");
+            for (ns, link, host) in [(&client, "wan0", 2), (router, "in", 1)] {
+                ns.ip(&format!("link set {link} up"));
+                ns.ip(&format!("addr add 172.30.{i}.{host}/24 dev {link}"));
+                ns.ip(&format!("-6 addr add fd30:{i}::{host}/64 dev {link} nodad"));
+            }
             address(plan, router, "out", i, 2);
-            client.ip("link set wan0 up");
             client.ip(&format!("route add default via 172.30.{i}.1"));
+            client.ip(&format!("-6 route add default via fd30:{i}::1"));
             router.sysctl("net.ipv4.ip_forward", 1);
+            router.sysctl("net.ipv6.conf.all.forwarding", 1);
             if plan.nat {
                 router.exec(&["nft", "add table ip nat"]);
                 router.exec(&["nft", "add chain ip nat out { type nat hook postrouting priority 100; }"]);
@@ -363,8 +370,10 @@ fn site(plan: &Plan, server: &Ns, i: usize) -> Site {
         }
     }
     address(plan, server, &under, i, 1);
-    if router.is_some() {
-        server.ip(&format!("route add 172.30.{i}.0/24 via 172.31.{i}.2"));
+    match (&router, plan.ipv6_underlay) {
+        (None, _) => {}
+        (Some(_), false) => drop(server.ip(&format!("route add 172.30.{i}.0/24 via 172.31.{i}.2"))),
+        (Some(_), true) => drop(server.ip(&format!("-6 route add fd30:{i}::/64 via fd31:{i}::2"))),
     }
     if !plan.udp_offload {
         client.exec(&["ethtool", "-K", "wan0", "tx-udp-segmentation", "off"]);

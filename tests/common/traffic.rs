@@ -192,7 +192,7 @@ pub fn echo_without_loss(client: &Ns, server: &Ns, ip: IpAddr, stop: &AtomicBool
 }
 
 /// Sets a flag when it goes, also in a panic, so that nobody waits for ever.
-struct SetAtEnd<'a>(&'a AtomicBool);
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
 
 impl Drop for SetAtEnd<'_> {
     fn drop(&mut self) {
