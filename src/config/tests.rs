@@ -1,13 +1,13 @@
 //! Whole files, right and wrong.
 
-use std::os::unix::fs::OpenOptionsExt;
-
 use proptest::prelude::*;
 
 use super::*;
 use crate::keys::PrivateKey;
 use crate::types::{NicMode, NicRules, NicStack, OffloadMode, Suite};
 
+#[path = "tests/mistakes.rs"]
+mod mistakes;
 #[path = "tests/stack.rs"]
 mod stack;
 
@@ -195,6 +195,53 @@ public_key = "CLIENT_KEY"
 }
 
 #[test]
+fn a_file_of_the_original_without_keys_is_told_the_command_that_migrates_it() {
+    let fixture = Fixture::new();
+    let old = |side: &str| {
+        let text = format!("tap_mode = \"tap\"\nrun_mode = \"{side}\"\nprotocol = \"Tcp\"\n");
+        format!("{text}[server]\nbind_addr = \"192.0.2.1:1234\"\n{NIC}")
+    };
+    for side in ["client", "server"] {
+        let errors = fixture.errors(&old(side));
+        assert!(errors.starts_with("f.toml: this is a config of the original tap-rs"), "{errors}");
+        assert!(errors.contains("`tap-rs migrate f.toml -o new.toml --keys .`"), "{errors}");
+        assert_eq!(errors.lines().count(), 1, "whatever else is wrong with it: {errors}");
+        // One that somebody has begun to change is told what is missing, and wrong.
+        let begun = fixture.errors(&at_top("private_key = \"client.key\"", &old(side)));
+        assert!(!begun.contains("migrate") && begun.contains("no TCP transport"), "{begun}");
+    }
+    // Without keys in the file: they may be given on the command line.
+    let overrides = Overrides {
+        private_key: Some(fixture.folder.path().join("client.key")),
+        server_key: Some(fixture.server_key.clone()),
+        ..Overrides::default()
+    };
+    let wrong = fixture.load_with(&old("client"), &overrides).unwrap_err().to_string();
+    assert!(!wrong.contains("migrate") && wrong.contains("no TCP transport"), "{wrong}");
+    assert!(fixture.load_with(&old("client").replace("Tcp", "Udp"), &overrides).is_ok());
+}
+
+#[test]
+fn words_that_stand_for_keys_are_told_what_belongs_there() {
+    let fixture = Fixture::new();
+    let client = CLIENT.replace("SERVER_KEY", "SERVER_PUBLIC_KEY");
+    let load = |text: &str| {
+        check_bytes(Path::new("f.toml"), fixture.folder.path(), text.as_bytes(), &Overrides::default())
+    };
+    let why = load(&format!("{client}{NIC}")).unwrap_err().to_string();
+    assert!(
+        why.starts_with("f.toml:5:14: SERVER_PUBLIC_KEY stands for the public key of the server; write"),
+        "{why}"
+    );
+    let server = SERVER.replace("CLIENT_KEY", "CLIENT_PUBLIC_KEY");
+    let why = load(&format!("{server}{NIC}")).unwrap_err().to_string();
+    assert!(
+        why.starts_with("f.toml:7:14: CLIENT_PUBLIC_KEY stands for the public key of the client; write"),
+        "{why}"
+    );
+}
+
+#[test]
 fn remote_nics_make_placeholders_of_the_local_ones() {
     let fixture = Fixture::new();
     let placeholder = "[[nics]]\nifname = \"what ever\"\nip = \"x\"\nmac = \"\"\n";
@@ -203,112 +250,6 @@ fn remote_nics_make_placeholders_of_the_local_ones() {
     assert!(fixture.warnings(&text).contains("f.toml:8:1: the NICs come from the server"));
     let none = at_top("use_remote_config = true", CLIENT);
     assert_eq!(fixture.client(&none).nics, NicSource::Remote { parent: None });
-}
-
-#[test]
-fn a_top_level_key_below_a_section_is_told_where_to_go() {
-    let fixture = Fixture::new();
-    let errors = fixture.errors(&format!("{CLIENT}{NIC}\nuse_remote_config=true\n"));
-    assert_eq!(
-        errors,
-        "f.toml:11:1: `use_remote_config` belongs at the top level, but this line is in [[nics]]; \
-         move it above the first [section]"
-    );
-}
-
-#[test]
-fn every_mistake_is_reported_in_one_run() {
-    let fixture = Fixture::new();
-    let text = r#"run_mode = "client"
-private_key = "client.key"
-tap_mode = "tun"
-mtu = "1500"
-moo = 1
-protocol = "tcp"
-suites = ["aes"]
-[server]
-bind_addr = "10.67.15.1000:1234"
-public_key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
-[[nics]]
-ifnam = "tap0"
-ip = "18.8.80.150/24"
-mac = "be:17:dd:5c:07:17"
-[[nics]]
-ifname = "tap1"
-ip = ["18.8.80.150", "fe80::1"]
-mac = "be:17:dd:5c:07:17"
-mtu = 1000
-client_ifname = "x"
-[[nics]]
-ifname = "a-name-that-is-too-long"
-ip = 5
-mac = "01:00:5e:00:00:01"
-mtu = 9001
-"#;
-    let errors = fixture.errors(text);
-    let expected = [
-        (3, 12, "tun"),
-        (4, 7, "`mtu`: found string \"1500\", write a whole number without quotes"),
-        (5, 1, "there is no key \"moo\" at the top level"),
-        (6, 12, "no TCP transport"),
-        (7, 10, "`suites` is the server's"),
-        (9, 13, "neither an address nor a DNS name"),
-        (10, 14, "protect nothing"),
-        (12, 1, "did you mean `ifname`?"),
-        (17, 6, "the address 18.8.80.150 is already taken on line 13"),
-        (17, 6, "an IPv6 address needs an MTU of at least 1280"),
-        (18, 7, "the MAC be:17:dd:5c:07:17 is already taken on line 14"),
-        (20, 17, "`client_ifname` is for the server's file"),
-        (22, 10, "1 to 15 characters"),
-        (23, 6, "text in quotes, or a list of them"),
-        (24, 7, "cannot belong to an interface"),
-        (25, 7, "`mtu` is 68 to 9000, not 9001"),
-    ];
-    assert_eq!(errors.lines().count(), expected.len(), "{errors}");
-    for (line, (row, column, words)) in errors.lines().zip(expected) {
-        assert!(
-            line.starts_with(&format!("f.toml:{row}:{column}: ")) && line.contains(words),
-            "{line} / {words}"
-        );
-    }
-}
-
-#[test]
-fn one_bracket_or_two_is_explained() {
-    let fixture = Fixture::new();
-    let nics = fixture.errors(&format!("{CLIENT}{}", NIC.replace("[[nics]]", "[nics]")));
-    assert_eq!(nics, "f.toml:6:1: write [[nics]], with two brackets: there may be several");
-    let server = fixture.errors(&format!("{}{NIC}", CLIENT.replace("[server]", "[[server]]")));
-    assert_eq!(server, "f.toml:3:1: write [server], with one pair of brackets: there is only one");
-}
-
-#[test]
-fn missing_parts_are_named_with_what_to_add() {
-    let fixture = Fixture::new();
-    let empty = fixture.errors("");
-    assert!(empty.contains("no `run_mode`"), "{empty}");
-    let client = fixture.errors("run_mode = \"client\"");
-    for words in ["tap-rs keygen --out", "no [server] section", "no NICs"] {
-        assert!(client.contains(words), "{client}");
-    }
-    let server = fixture.errors("run_mode = \"server\"\n[server]\n[[clients]]\n");
-    for words in ["2:1: no `bind_addr`", "3:1: this client has no name", "3:1: this client has no key"] {
-        assert!(server.contains(words), "{server}");
-    }
-    let no_clients = SERVER.split_once("[[clients]]").unwrap().0;
-    assert!(fixture.warnings(no_clients).contains("no clients yet; `tap-rs invite NAME`"));
-    let no_owner = fixture.errors(&format!("{no_clients}{NIC}"));
-    assert!(no_owner.contains("no clients; add [[clients]]"), "{no_owner}");
-}
-
-#[test]
-fn a_key_in_the_config_is_refused() {
-    let fixture = Fixture::new();
-    for key in ["private_key = \"CLIENT_KEY\"", "private_key = \"client.key\"\npsk = \"CLIENT_KEY\""] {
-        let errors = fixture.errors(&CLIENT.replace("private_key = \"client.key\"", key));
-        assert!(errors.contains("a config file is no place for one"), "{errors}");
-        assert!(!errors.contains(&fixture.client_key), "{errors}");
-    }
 }
 
 #[test]
@@ -424,31 +365,6 @@ fn scripts_are_files_that_fit() {
         let errors = fixture.errors(&with(name));
         assert!(errors.starts_with("f.toml:8:15: ") && errors.contains(words), "{errors}");
     }
-}
-
-#[test]
-fn broken_toml_and_foreign_encodings_have_a_place() {
-    let fixture = Fixture::new();
-    assert!(fixture.errors("run_mode = client\nx = = 2\n").starts_with("f.toml:1:12: "));
-    assert_eq!(fixture.errors("run_mode = client\nx = = 2\n").lines().count(), 2);
-    let gbk = b"a = 1 # \xcd\xf8\xbf\xa8";
-    let report = check_bytes(Path::new("f.toml"), Path::new("/"), gbk, &Overrides::default()).unwrap_err();
-    assert!(report.to_string().starts_with("f.toml:1:9: this is not UTF-8"), "{report}");
-}
-
-#[test]
-fn a_config_that_cannot_be_read_says_why() {
-    let folder = tempfile::tempdir().unwrap();
-    let missing = load(&folder.path().join("none.toml"), &Overrides::default()).unwrap_err().to_string();
-    assert!(missing.contains("none.toml: cannot read the config: No such file"), "{missing}");
-    assert!(missing.contains("`configs/` has examples"), "{missing}");
-    let here = load(folder.path(), &Overrides::default()).unwrap_err().to_string();
-    assert!(here.contains("name the file in it"), "{here}");
-    let path = folder.path().join("large.toml");
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
-    file.set_len(FILE_MAX as u64 + 1).unwrap();
-    let large = load(&path, &Overrides::default()).unwrap_err().to_string();
-    assert!(large.contains("longer than"), "{large}");
 }
 
 #[test]

@@ -38,8 +38,11 @@ pub(super) fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
 fn open(path: &Path, make: &str) -> Result<File, KeyError> {
     // O_NONBLOCK: opening a FIFO must not wait for its other end. The standard library adds O_CLOEXEC.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    opened.map_err(|e| match (e.kind(), e.raw_os_error()) {
+    OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|e| cannot_open(path, make, &e))
+}
+
+fn cannot_open(path: &Path, make: &str, e: &std::io::Error) -> KeyError {
+    match (e.kind(), e.raw_os_error()) {
         (ErrorKind::NotFound, _) => {
             KeyError(format!("there is no key file {}; make one with `{make}`", path.display()))
         }
@@ -53,8 +56,8 @@ fn open(path: &Path, make: &str) -> Result<File, KeyError> {
             effective_user(),
             path.display()
         )),
-        _ => cannot_read(path, &e),
-    })
+        _ => cannot_read(path, e),
+    }
 }
 
 /// The bytes of a public key would pass for a private one, which everybody knows.
@@ -92,7 +95,7 @@ fn trusted(path: &Path, meta: &Metadata, user: u32) -> Result<(), KeyError> {
 }
 
 /// The whole file, if it is as short as a key file is.
-fn contents(mut file: &File, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+fn contents(mut file: impl Read, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let mut buffer = Zeroizing::new([0u8; FILE_MAX + 1]);
     let mut room: &mut [u8] = buffer.as_mut_slice();
     loop {
@@ -117,7 +120,16 @@ fn contents(mut file: &File, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError
 /// Creates `path` with `line` and a newline in it. Never overwrites; leaves nothing half-written behind.
 pub(super) fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), KeyError> {
     let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let file = created.map_err(|e| match e.kind() {
+    let file = created.map_err(|e| cannot_create(path, &e))?;
+    if let Err(e) = write_line(&file, line) {
+        remove(path);
+        return refuse(format!("cannot write {}: {e}", path.display()));
+    }
+    Ok(())
+}
+
+fn cannot_create(path: &Path, e: &std::io::Error) -> KeyError {
+    match e.kind() {
         ErrorKind::AlreadyExists => KeyError(format!(
             "{} exists, and keys are never overwritten; choose another name, or move it away first: `mv {w} {w}.old`",
             path.display(),
@@ -134,12 +146,7 @@ pub(super) fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), KeyErr
             path.display()
         )),
         _ => KeyError(format!("cannot create {}: {e}", path.display())),
-    })?;
-    if let Err(e) = write_line(&file, line) {
-        remove(path);
-        return refuse(format!("cannot write {}: {e}", path.display()));
     }
-    Ok(())
 }
 
 fn write_line(mut file: &File, line: &str) -> std::io::Result<()> {
@@ -202,6 +209,30 @@ mod tests {
             let why = refusal(&path);
             assert!(why.contains(&format!("`chmod 600 {}`", path.display())), "{why}");
         }
+    }
+
+    #[test]
+    fn who_may_not_reach_a_file_hears_as_whom_it_was_tried() {
+        let (path, denied) = (Path::new("/k"), std::io::Error::from(ErrorKind::PermissionDenied));
+        let user = effective_user();
+        assert!(cannot_open(path, "", &denied).0.starts_with(&format!("user {user} may not read /k;")));
+        assert!(cannot_create(path, &denied).0.starts_with(&format!("user {user} may not create /k;")));
+    }
+
+    #[test]
+    fn a_read_that_a_signal_interrupts_goes_on_and_another_error_does_not() {
+        struct Trouble(Vec<Result<u8, ErrorKind>>);
+        impl Read for Trouble {
+            fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+                let Some(next) = self.0.pop() else { return Ok(0) };
+                [next?].as_slice().read(room)
+            }
+        }
+        let read = |what: &[_]| contents(Trouble(what.iter().rev().copied().collect()), Path::new("/k"));
+        let signal = Err(ErrorKind::Interrupted);
+        assert_eq!(*read(&[signal, Ok(b'a'), signal, Ok(b'b')]).unwrap(), b"ab");
+        let broken = Err(ErrorKind::UnexpectedEof);
+        assert!(read(&[Ok(b'a'), broken, Ok(b'b')]).unwrap_err().0.contains("cannot read /k"));
     }
 
     #[test]

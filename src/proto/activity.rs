@@ -39,7 +39,6 @@ impl Volume {
 #[derive(Debug)]
 pub struct Activity {
     epoch: Instant,
-    sent: AtomicU64,
     received: AtomicU64,
     unanswered: AtomicU64,
     owed: AtomicU64,
@@ -53,7 +52,6 @@ impl Activity {
         let never = || AtomicU64::new(0);
         Self {
             epoch,
-            sent: never(),
             received: never(),
             unanswered: never(),
             owed: never(),
@@ -65,12 +63,11 @@ impl Activity {
     /// A batch was sent at `now`. `asks`: it holds frames, which call for an answer; control records
     /// and keepalives do not. True where the control plane dozes and must be told, once.
     pub fn note_sent(&self, now: Instant, asks: bool) -> bool {
-        let t = self.stamp(now);
-        self.sent.store(t, Relaxed);
         self.owed.store(0, Relaxed);
         if !asks {
             return false;
         }
+        let t = self.stamp(now);
         self.framed.store(t, Relaxed);
         self.arm(&self.unanswered, t)
     }
@@ -92,11 +89,6 @@ impl Activity {
         }
         self.framed.store(t, Relaxed);
         self.arm(&self.owed, t)
-    }
-
-    /// When the last datagram was sent.
-    pub fn sent(&self) -> Option<Instant> {
-        self.at(&self.sent)
     }
 
     /// When the last verified datagram came in.
@@ -193,5 +185,23 @@ mod tests {
         assert!(a.note_sent(t0, true));
         assert!(!a.note_sent(t0, true));
         assert!(!a.doze());
+        // What was started comes to an end, and is started again: control is awake, and asks by itself.
+        a.note_received(t0, false);
+        assert!(!a.note_sent(t0, true));
+    }
+
+    #[test]
+    fn when_a_peer_was_heard_last_outlives_what_is_forgiven() {
+        let (t0, t1) = (Instant::now(), Instant::now() + Duration::from_secs(7));
+        let a = Activity::new(t0);
+        assert_eq!((a.received(), a.framed()), (None, None));
+        a.note_received(t0 + Duration::from_secs(5), false);
+        assert_eq!((a.received(), a.framed()), (Some(t0 + Duration::from_secs(5)), None));
+        a.note_sent(t0 + Duration::from_secs(6), true);
+        assert!(a.unanswered().is_some());
+        a.forgive();
+        assert_eq!((a.unanswered(), a.received()), (None, Some(t0 + Duration::from_secs(5))));
+        a.note_received(t1, true);
+        assert!(a.received() > Some(t0 + Duration::from_secs(5)));
     }
 }

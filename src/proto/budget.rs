@@ -165,6 +165,17 @@ mod tests {
         let places: std::collections::HashSet<_> =
             (0..200u32).map(|n| budgets.place(source(n).ip())).collect();
         assert!(places.len() > 150, "{}", places.len());
+        let network = |n: u32| place(&format!("2001:db8:{n:x}::1"));
+        let places: std::collections::HashSet<_> = (0..200u32).map(network).collect();
+        assert!(places.len() > 150, "{}", places.len());
+    }
+
+    #[test]
+    fn as_many_as_may_come_at_once_do_and_no_more() {
+        let now = Instant::now();
+        let (mut bucket, rate) = (Bucket { used: 0, at: now }, Rate { a_second: 1, at_once: 3 });
+        let taken = [(); 4].map(|()| bucket.take(now, rate).is_ok());
+        assert_eq!(taken, [true, true, true, false]);
     }
 
     #[test]

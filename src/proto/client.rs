@@ -12,36 +12,32 @@
 //! While a handshake runs the old session keeps working. A handshake never ends in failure: it goes on, ever slower,
 //! until the server answers. Only the clock given to it exists; all randomness comes from the generator given to it.
 
+mod handshake;
+
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
 use rand::rngs::StdRng;
 
+use self::handshake::Handshake;
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::metrics::DropReason;
-use crate::proto::cookie::{ServerName, equal, mac};
+use crate::proto::cookie::ServerName;
 use crate::proto::flaps::Flaps;
 use crate::proto::invite;
-use crate::proto::noise::{Initiator, Offerer, Seed};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
-use crate::proto::peer::{Peer, Ponged, free_index};
+use crate::proto::peer::{Peer, Ponged};
 use crate::proto::pull::Pull;
 use crate::proto::slot::Slot;
-use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, IDLE_PING, INIT_TRIES, REKEY_AFTER};
+use crate::proto::timers::{BUSY_PING, DEAD_AFTER, IDLE_PING};
 use crate::types::{Path, Suite};
 use crate::wire::control::{Control, PushState, Report};
-use crate::wire::datagram::{
-    COOKIE_LEN, Cookie, HELLO_LEN, HandshakePayload, Header, Hello, INIT_LEN, Resp, Type,
-};
+use crate::wire::datagram::{Header, Type};
 
 /// The one peer of a client.
 pub const SERVER: PeerId = PeerId(0);
 
 /// A STATUS or an ENROL that is not answered is sent again after this time.
 const STATUS_GAP: Duration = Duration::from_secs(1);
-
-/// After this many unanswered handshake datagrams in a row the server's name is resolved again, and each time anew.
-const RESOLVE_EVERY: u32 = 3;
 
 /// Who the client is, and whom it talks to.
 pub struct ClientParams {
@@ -66,12 +62,6 @@ impl ClientParams {
     pub fn new(identity: PrivateKey, server: PublicKey, suite: Suite, instance: u64) -> Self {
         Self { identity, server, psk: None, suite, instance, dead_after: DEAD_AFTER, idle_ping: IDLE_PING }
     }
-}
-
-enum Handshake {
-    Resting,
-    Hello { index: u32, hello: [u8; HELLO_LEN] },
-    Init { initiator: Box<Initiator>, index: u32, cookie: [u8; COOKIE_LEN], init: [u8; INIT_LEN], tries: u32 },
 }
 
 struct Status {
@@ -350,18 +340,6 @@ impl Client {
         }
     }
 
-    /// When the next handshake is to start. `None`: never; the session's age always gives a time.
-    fn handshake_due(&self) -> Option<Instant> {
-        let Some(current) = &self.peer.current else { return Some(self.retry) };
-        let dead = self.peer.activity.unanswered().map(|t| t + self.params.dead_after);
-        // A session that the server has not used yet cannot be replaced: its own old one would be forgotten here.
-        let old = current.used.then(|| match self.forced || self.peer.worn() {
-            true => current.since,
-            false => current.since + REKEY_AFTER,
-        });
-        [dead, old].into_iter().flatten().min()
-    }
-
     /// Idle PINGs come the more seldom the longer nothing has passed.
     fn ping_due(&self) -> Instant {
         let quiet = self
@@ -378,106 +356,6 @@ impl Client {
             self.silent = false;
             self.out.event(SERVER, Event::Answers);
         }
-    }
-
-    fn advance_handshake(&mut self, now: Instant) {
-        if matches!(self.handshake, Handshake::Resting) {
-            self.silence = 0;
-            let unanswered = self.peer.activity.unanswered();
-            if unanswered.is_some_and(|t| now >= t + self.params.dead_after) && !self.silent {
-                self.silent = true;
-                self.out.event(SERVER, Event::Silent);
-            }
-        } else {
-            self.silence = self.silence.saturating_add(1);
-            if self.silence.is_multiple_of(RESOLVE_EVERY) {
-                let greeted = matches!(self.handshake, Handshake::Init { .. });
-                self.out.event(SERVER, Event::Resolve { greeted });
-            }
-        }
-        let Some(path) = self.server else { return };
-        self.retry = now + self.gap();
-        if let Handshake::Init { init, tries, .. } = &mut self.handshake
-            && *tries < INIT_TRIES
-        {
-            *tries = tries.saturating_add(1);
-            self.out.push(Output::Send { path, bytes: init.to_vec() });
-            return;
-        }
-        let sender_index = free_index(&mut self.rng, |index| self.peer.has(index));
-        let hello = Hello { suite: self.params.suite, sender_index, nonce: self.rng.random() };
-        let bytes = hello.encode(|signed| self.name.hello_mac(signed));
-        self.handshake = Handshake::Hello { index: hello.sender_index, hello: bytes };
-        self.out.push(Output::Send { path, bytes: bytes.to_vec() });
-    }
-
-    fn gap(&mut self) -> Duration {
-        let step = HANDSHAKE_GAPS.get(self.silence as usize).or(HANDSHAKE_GAPS.last());
-        step.copied().unwrap_or(DEAD_AFTER).mul_f64(self.rng.random_range(0.75..=1.0))
-    }
-
-    fn handle_cookie(&mut self, now: Instant, bytes: &[u8]) -> Result<(), DropReason> {
-        let cookie = Cookie::decode(bytes.try_into().map_err(|_| DropReason::BadLength)?)?;
-        let Handshake::Hello { index, hello } = &self.handshake else { return Err(DropReason::Unexpected) };
-        if cookie.receiver_index != *index {
-            return Err(DropReason::UnknownIndex);
-        }
-        if cookie.suite != self.params.suite {
-            return Err(DropReason::BadSuite);
-        }
-        let index = *index;
-        let cookie = self.name.open(hello, cookie.nonce, cookie.sealed).ok_or(DropReason::BadCookie)?;
-        self.send_init(now, index, cookie)
-    }
-
-    fn send_init(&mut self, now: Instant, index: u32, cookie: [u8; COOKIE_LEN]) -> Result<(), DropReason> {
-        let Some(path) = self.server else { return Err(DropReason::Unexpected) };
-        let offer = Offerer {
-            identity: &self.params.identity,
-            server: &self.params.server,
-            psk: self.params.psk.as_ref(),
-            suite: self.params.suite,
-            local_index: index,
-            cookie: &cookie,
-        };
-        let payload = HandshakePayload { instance: self.params.instance, bound: 0 }.encode();
-        let seed = Seed::new(self.rng.random());
-        let (initiator, init) = Initiator::start(&offer, &payload, &seed).ok_or(DropReason::BadHandshake)?;
-        let init = init.encode(|signed| mac(&cookie, signed));
-        self.handshake = Handshake::Init { initiator: Box::new(initiator), index, cookie, init, tries: 1 };
-        // The server is there: whatever is lost now is worth asking for again soon.
-        self.silence = 0;
-        self.retry = now + self.gap();
-        self.out.push(Output::Send { path, bytes: init.to_vec() });
-        Ok(())
-    }
-
-    fn handle_resp(&mut self, now: Instant, bytes: &[u8]) -> Result<(), DropReason> {
-        let (resp, signed, sent_mac) = Resp::decode(bytes.try_into().map_err(|_| DropReason::BadLength)?)?;
-        let Handshake::Init { initiator, index, cookie, .. } = &mut self.handshake else {
-            return Err(DropReason::Unexpected);
-        };
-        if resp.receiver_index != *index {
-            return Err(DropReason::UnknownIndex);
-        }
-        if resp.suite != self.params.suite {
-            return Err(DropReason::BadSuite);
-        }
-        if !equal(&mac(cookie, signed), sent_mac) {
-            return Err(DropReason::BadMac);
-        }
-        let (keys, payload) = initiator.finish(&resp.noise, resp.sender_index)?;
-        let HandshakePayload { instance, bound } = HandshakePayload::decode(&payload);
-        if bound as u32 != resp.sender_index {
-            // The keys are right, the index is not: the header was changed on the way. The session would lead nowhere.
-            self.handshake = Handshake::Resting;
-            self.retry = now + BUSY_PING;
-            return Err(DropReason::BadHandshake);
-        }
-        let Some(path) = self.server else { return Err(DropReason::Unexpected) };
-        let slot = self.peer.install(now, &keys, instance, &mut self.out).ok_or(DropReason::BadHandshake)?;
-        self.establish(now, slot, path);
-        Ok(())
     }
 
     fn establish(&mut self, now: Instant, slot: Slot, path: Path) {

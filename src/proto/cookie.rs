@@ -183,6 +183,17 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_turns_when_its_life_is_over_and_not_before() {
+        let (t0, mut rng) = (Instant::now(), StdRng::from_seed([1; 32]));
+        let mut jar = CookieJar::new(t0, &mut rng);
+        let cookie = jar.bake(address(1));
+        jar.turn(t0 + SECRET_LIFE - Duration::from_nanos(1), &mut rng);
+        assert_eq!(jar.bake(address(1)), cookie);
+        jar.turn(t0 + SECRET_LIFE, &mut rng);
+        assert_ne!(jar.bake(address(1)), cookie);
+    }
+
+    #[test]
     fn an_old_secret_does_not_outlive_a_long_silence() {
         let (t0, mut rng) = (Instant::now(), StdRng::from_seed([1; 32]));
         let mut jar = CookieJar::new(t0, &mut rng);

@@ -57,4 +57,15 @@ mod tests {
         assert!(!flaps.arrives(at(100), 1), "long after the others");
         assert!(!flaps.arrives(at(101), 1), "the same again");
     }
+
+    #[test]
+    fn a_change_counts_for_less_than_a_minute() {
+        let t0 = Instant::now();
+        for (last, flapping) in [(59_999, true), (60_000, false)] {
+            let mut flaps = Flaps::default();
+            let times = [0, 0, 1, last].map(|ms| t0 + Duration::from_millis(ms));
+            let flapped = times.into_iter().zip(1..).map(|(t, n)| flaps.arrives(t, n % 2 + 1)).last();
+            assert_eq!(flapped, Some(flapping), "{last} ms");
+        }
+    }
 }

@@ -8,6 +8,8 @@
 //! client has used it, so that a replayed message 1 changes nothing. Receiving works in all three slots, which is why
 //! a rekey loses no frame.
 
+mod ping;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,39 +17,18 @@ use std::time::{Duration, Instant};
 
 use rand::{CryptoRng, Rng};
 
+pub(crate) use self::ping::Ponged;
+use self::ping::{Ping, Purpose};
 use crate::proto::activity::Activity;
 use crate::proto::output::{Output, Outputs, PeerId, SessionInfo};
 use crate::proto::pmtu::{FLOOR, PathMtu};
 use crate::proto::session::{DATA_OVERHEAD, Keys, establish};
 use crate::proto::slot::{Handshaken, Past, Slot};
-use crate::proto::timers::{CHALLENGE_LIFE, KEEPALIVE_AFTER, REJECT_AFTER};
+use crate::proto::timers::{KEEPALIVE_AFTER, REJECT_AFTER};
 use crate::types::Path;
 use crate::wire::control::{Control, Tally};
 use crate::wire::datagram::DATA_HEADER_LEN;
 use crate::wire::record::{HEADER_LEN, Record};
-
-/// PINGs whose PONG may still come.
-const PINGS: usize = 16;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Echo,
-    Probe,
-    Challenge(Path),
-}
-
-struct Ping {
-    token: u64,
-    sent: Instant,
-    purpose: Purpose,
-}
-
-/// What a PONG told.
-pub(crate) enum Ponged {
-    Nothing,
-    /// The path is the peer's.
-    Proven(Path),
-}
 
 /// One peer.
 pub(crate) struct Peer {
@@ -261,80 +242,6 @@ impl Peer {
         }
     }
 
-    /// Sends a PING to the path in use.
-    pub(crate) fn ping(&mut self, now: Instant, rng: &mut impl CryptoRng, out: &mut Outputs) {
-        if let Some(path) = self.path {
-            self.ping_to(now, path, Purpose::Echo, rng.next_u64(), 0, out);
-        }
-    }
-
-    /// Asks whoever is at `path` to prove that it holds the session's keys. Once per [`CHALLENGE_LIFE`] and path.
-    pub(crate) fn challenge(
-        &mut self,
-        now: Instant,
-        path: Path,
-        rng: &mut impl CryptoRng,
-        out: &mut Outputs,
-    ) {
-        let fresh = |p: &Ping| now.saturating_duration_since(p.sent) < CHALLENGE_LIFE / 4;
-        let asked = self.pings.iter().any(|p| p.purpose == Purpose::Challenge(path) && fresh(p));
-        if !asked && self.path != Some(path) {
-            self.ping_to(now, path, Purpose::Challenge(path), rng.next_u64(), 0, out);
-        }
-    }
-
-    /// What the peer says that it has received in the session of this index.
-    pub(crate) fn handle_tally(&mut self, index: u32, tally: Option<Tally>) {
-        if let (Some(tally), Some(slot)) = (tally, self.slot(index)) {
-            slot.hear(tally);
-        }
-    }
-
-    /// Answers a PING, to where it came from; with a tally if `tallied`.
-    pub(crate) fn handle_ping(
-        &mut self,
-        now: Instant,
-        token: u64,
-        revision: u64,
-        tallied: bool,
-        from: Path,
-        out: &mut Outputs,
-    ) {
-        // Many PINGs fit one datagram: to an address that nobody has proven, one answer at a time.
-        if self.path.is_none_or(|path| path.remote != from.remote) {
-            let soon = |t: Instant| now.saturating_duration_since(t) < PONG_ELSEWHERE;
-            if self.ponged_elsewhere.is_some_and(soon) {
-                return;
-            }
-            self.ponged_elsewhere = Some(now);
-        }
-        let tally = self.tally().filter(|_| tallied);
-        self.send_to(now, from, Some(&Control::Pong { token, revision, tally }), 0, out);
-    }
-
-    /// A PONG came in.
-    pub(crate) fn handle_pong(&mut self, now: Instant, token: u64, from: Path, out: &mut Outputs) -> Ponged {
-        let Some(at) = self.pings.iter().position(|p| p.token == token) else { return Ponged::Nothing };
-        let Some(ping) = self.pings.remove(at) else { return Ponged::Nothing };
-        let rtt = now.saturating_duration_since(ping.sent);
-        match ping.purpose {
-            Purpose::Challenge(path) if path == from && rtt < CHALLENGE_LIFE => return Ponged::Proven(path),
-            Purpose::Challenge(_) => return Ponged::Nothing,
-            Purpose::Echo => {}
-            Purpose::Probe => {
-                let before = self.pmtu.size();
-                self.pmtu.handle_pong(now, token);
-                self.resized(before, out);
-            }
-        }
-        // RFC 6298: a quarter of the new deviation, an eighth of the new sample.
-        let deviation = self.rtt.map_or(rtt / 2, |old| old.abs_diff(rtt));
-        self.jitter =
-            Some(self.jitter.map_or(deviation, |old| old.saturating_mul(3).saturating_add(deviation) / 4));
-        self.rtt = Some(self.rtt.map_or(rtt, |old| old.saturating_mul(7).saturating_add(rtt) / 8));
-        Ponged::Nothing
-    }
-
     /// When the timers that the data path arms are to be looked at. While frames pass that is once in a while, whatever
     /// they arm: they arm and disarm with every batch. When none do, the first that does will wake us.
     pub(crate) fn watch(&self) -> Option<Instant> {
@@ -382,28 +289,6 @@ impl Peer {
         }
     }
 
-    fn ping_to(
-        &mut self,
-        now: Instant,
-        path: Path,
-        purpose: Purpose,
-        token: u64,
-        size: u16,
-        out: &mut Outputs,
-    ) {
-        if self.pings.len() >= PINGS {
-            self.pings.pop_front();
-        }
-        self.pings.push_back(Ping { token, sent: now, purpose });
-        // A challenge is to be no longer than it must be.
-        let mut tally = None;
-        if purpose == Purpose::Echo {
-            self.activity.note_request(now);
-            tally = self.tally();
-        }
-        self.send_to(now, path, Some(&Control::Ping { token, tally }), size, out);
-    }
-
     /// What has come of what the peer sent in the session that we send in.
     fn tally(&self) -> Option<Tally> {
         self.current.as_ref().map(|slot| slot.opener.tally())
@@ -447,9 +332,6 @@ const ORDINARY: u16 = 1500 - 48;
 /// How long a path MTU probe is waited for.
 const PROBE_PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(400));
 
-/// Shortest time between answers to PINGs from addresses that are not proven.
-const PONG_ELSEWHERE: Duration = Duration::from_millis(50);
-
 /// How often a busy peer's timers are looked at.
 const WATCH: Duration = Duration::from_millis(500);
 
@@ -459,41 +341,4 @@ const BUSY_FOR: Duration = Duration::from_millis(1500);
 const _: () = assert!(DATA_OVERHEAD + HEADER_LEN + crate::wire::control::MAX_LEN <= FLOOR as usize);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::Suite;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    #[test]
-    fn a_handshake_takes_no_index_that_a_session_has() {
-        let (now, mut out) = (Instant::now(), Outputs::default());
-        let first = StdRng::from_seed([7; 32]).next_u32();
-        let key = || [0; 32].into();
-        let (suite, remote_index) = (Suite::Aes, 2);
-        let keys = Keys { suite, send: key(), receive: key(), local_index: first, remote_index };
-        let mut peer = Peer::new(PeerId(0), now);
-        let slot = peer.install(now, &keys, 0, &mut out).unwrap();
-        peer.promote(now, slot, Path::new(([192, 0, 2, 1], 5000).into(), None), &mut out);
-        assert!(peer.has(first) && !peer.has(remote_index), "the other end's own number is no collision");
-        let index = free_index(&mut StdRng::from_seed([7; 32]), |index| peer.has(index));
-        assert_ne!(index, first);
-    }
-
-    #[test]
-    fn a_challenge_proves_a_path_in_time_only() {
-        let (now, mut rng, mut out) = (Instant::now(), StdRng::from_seed([0; 32]), Outputs::default());
-        let [home, new] = [1, 2].map(|n| Path::new(([192, 0, 2, n], 5000).into(), None));
-        let key = || [0; 32].into();
-        let keys = Keys { suite: Suite::Aes, send: key(), receive: key(), local_index: 1, remote_index: 2 };
-        let mut peer = Peer::new(PeerId(0), now);
-        let slot = peer.install(now, &keys, 0, &mut out).unwrap();
-        peer.promote(now, slot, home, &mut out);
-        for (after, proves) in [(CHALLENGE_LIFE - Duration::from_millis(1), true), (CHALLENGE_LIFE, false)] {
-            peer.challenge(now, new, &mut rng, &mut out);
-            let token = peer.pings.back().unwrap().token;
-            let answer = peer.handle_pong(now + after, token, new, &mut out);
-            assert_eq!(matches!(answer, Ponged::Proven(path) if path == new), proves, "{after:?}");
-        }
-    }
-}
+mod tests;

@@ -266,6 +266,32 @@ mod tests {
     }
 
     #[test]
+    fn both_halves_count_into_one_volume_and_tell_what_came() {
+        use std::sync::atomic::Ordering::Relaxed;
+        let (suite, key) = (Suite::Aes, || [3; 32].into());
+        let keys = Keys { suite, send: key(), receive: key(), local_index: 5, remote_index: 5 };
+        let (mut lanes, opener) = establish(&keys, Arc::new(Activity::new(Instant::now()))).unwrap();
+        let mut both = [lanes.take().unwrap(), lanes.take().unwrap()];
+        assert_eq!(opener.tally(), Tally::default());
+        for (n, lane) in [0, 0, 0, 1].into_iter().enumerate() {
+            let mut d = datagram(b"");
+            both[lane].seal(&mut d).unwrap();
+            // The second is lost on the way.
+            if n != 1 {
+                opener.open(&mut d).unwrap();
+            }
+        }
+        assert_eq!(opener.tally(), Tally { expected: 4, arrived: 3 });
+        both[0].volume().count_sent(2, 300);
+        both[1].volume().count_sent(1, 50);
+        opener.volume().count_received(3, 400);
+        let v = [both[0].volume(), opener.volume()];
+        let counted =
+            v.map(|v| [&v.sent, &v.sent_bytes, &v.received, &v.received_bytes].map(|n| n.load(Relaxed)));
+        assert_eq!(counted, [[3, 350, 3, 400]; 2]);
+    }
+
+    #[test]
     fn every_flipped_bit_is_refused_and_changes_nothing() {
         let (mut lanes, opener) = pair(Suite::Aes);
         let mut lane = lanes.take().unwrap();
