@@ -103,9 +103,51 @@ capture() {
 }
 
 tap() { echo "ip netns exec $server $program $*"; }
-capture docs/captures/status.txt 80 40 1 "" "$(tap status office)"
 capture docs/captures/top.txt 80 24 25 "" "$(tap top office)"
 capture docs/captures/top-nic.txt 80 24 12 "Enter" "$(tap top office)"
 capture docs/captures/top-peers.txt 80 24 5 "p" "$(tap top office)"
+capture docs/captures/status.txt 80 40 1 "" "$(tap status office)"
+capture docs/captures/doctor.txt 80 60 8 "" "$(tap doctor office)"
+
+# A config of the original, as its README had it.
+cat >"$work/client.toml" <<'TOML'
+#is_daemon = true #可选 是否守护进程，默认false
+tap_mode = "macvtap" #tap or macvtap
+run_mode = "client"
+timeout = 120
+
+[server]
+bind_addr = "192.168.1.100:1234" #服务器ip地址+端口
+
+[[nics]]
+ifname = "tap0"
+ip = "18.8.80.150"
+mac =  "be:17:dd:5c:07:17"
+TOML
+capture docs/captures/migrate.txt 80 60 1 "" \
+    "cd $work && $program migrate client.toml -o new.toml --keys . --parent eth0 && echo && cat new.toml"
+
 # The config's own folder is a temporary one.
 sed -i -e "s|$work|/etc/tap-rs|" docs/captures/*.txt
+
+# The READMEs show parts of some: FILE, and a command that gives the part.
+embed() {
+    local file=docs/captures/$1.txt readme
+    shift
+    "$@" "$file" >"$work/part"
+    for readme in README.md README.zh-CN.md; do
+        awk -v marker="<!-- $file -->" -v part="$work/part" '
+            $0 == marker { found = 1 }
+            !inside
+            found && /^```text/ {
+                while ((getline line < part) > 0) print line
+                inside = 1
+                next
+            }
+            inside && /^```/ { print; inside = found = 0 }
+        ' "$readme" >"$work/readme"
+        cat "$work/readme" >"$readme"
+    done
+}
+embed top head -n 5
+embed doctor tail -n 8

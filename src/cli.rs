@@ -78,6 +78,8 @@ pub enum More {
     Down(FileArgs),
     /// Write a matching pair of configs, with keys; asks for what is not given
     Init(InitArgs),
+    /// Turn a config of the original tap-rs into one of this; says what it changes
+    Migrate(MigrateArgs),
     /// Let a new box become a client: prints a string for `tap-rs join` there
     Invite(InviteArgs),
     /// Become a client, with the string that `tap-rs invite` printed on the server
@@ -206,6 +208,42 @@ pub struct InitArgs {
     /// repeated
     #[arg(long, value_name = "NIC")]
     pub nic: Vec<NicArg>,
+}
+
+/// A config of the original tap-rs, and what it cannot say.
+#[derive(Args, Clone, Debug)]
+pub struct MigrateArgs {
+    /// The config of the original; it stays as it is
+    #[arg(value_name = "OLD")]
+    pub old: PathBuf,
+
+    /// Write the new config here, instead of to standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// Write over FILE if it is there
+    #[arg(long, requires = "out")]
+    pub force: bool,
+
+    /// Make this side's key in this folder: client.key or server.key. One that is there is used
+    #[arg(long, value_name = "DIR")]
+    pub keys: Option<PathBuf>,
+
+    /// The other side's public key, or a file that holds it, where it is known already
+    #[arg(long, value_name = "KEY")]
+    pub peer_key: Option<String>,
+
+    /// What the server is to call the client
+    #[arg(long, value_name = "NAME", default_value = "branch")]
+    pub name: String,
+
+    /// The client's interface on the LAN, for macvtaps that tap-rs makes
+    #[arg(long, value_name = "IFNAME")]
+    pub parent: Option<NicName>,
+
+    /// The length of the LAN's prefix, for addresses that tap-rs sets on the server: 24 of 192.168.1.0/24
+    #[arg(long, value_name = "LENGTH", value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub prefix: Option<u8>,
 }
 
 /// A new client to come.

@@ -1,4 +1,4 @@
-//! The commands that answer and end: keys, `check`, `init`.
+//! The commands that answer and end: keys, `check`, `init`, `migrate`.
 //!
 //! Secrets go straight to the descriptor, past the standard library's buffers, which nobody wipes.
 
@@ -8,6 +8,8 @@
 pub mod ask;
 #[cfg(feature = "full")]
 pub mod init;
+#[cfg(feature = "full")]
+pub mod migrate;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -188,6 +190,31 @@ pub fn print_line(text: &str) -> Result<(), Failure> {
 /// Standard error may be closed too, and that is no reason to end.
 pub fn eprintln_quietly(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Where a terminal's line ends.
+#[cfg(feature = "full")]
+pub const WIDTH: usize = 80;
+
+/// A sentence behind a head, in lines of at most `width` characters where words allow; the others begin below its first word.
+#[cfg(feature = "full")]
+pub fn wrapped(head: &str, sentence: &str, width: usize) -> String {
+    let indent = " ".repeat(head.chars().count().saturating_add(1));
+    let mut lines = vec![head.to_owned()];
+    for word in sentence.split_whitespace() {
+        match lines.last_mut() {
+            Some(line)
+                if line.trim().is_empty()
+                    || line == head
+                    || line.chars().count().saturating_add(word.chars().count()) < width =>
+            {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines.join("\n")
 }
 
 fn unbuffered(fd: BorrowedFd<'_>) -> Result<File, Failure> {

@@ -18,6 +18,8 @@ mod common;
 pub mod edit;
 mod hooks;
 mod invite;
+#[cfg(feature = "full")]
+pub mod migrate;
 mod moment;
 mod nic;
 mod nicarg;
@@ -42,6 +44,7 @@ pub use raw::KEYS;
 pub use report::{Note, Place, Report, Warning};
 pub use server::{CLIENT_NAME_MAX, ClientEntry, Invite, PUSH_MAX, ServerConfig, ServerNic};
 
+use crate::keys;
 use check::Check;
 use report::Notes;
 
@@ -157,8 +160,30 @@ pub fn check_bytes(
         }
     };
     let mut check = Check { notes: Notes::new(path, text), folder, files: Vec::new() };
-    let config = raw::parse(text, &mut check.notes).and_then(|file| checked(&mut check, &file, overrides));
-    check.notes.finish(config)
+    let file = raw::parse(text, &mut check.notes);
+    let config = file.as_ref().and_then(|file| checked(&mut check, file, overrides));
+    let no_keys = overrides.private_key.is_none() && overrides.server_key.is_none();
+    match (check.notes.finish(config), file) {
+        // Whatever else is wrong with it, this mends most of it and says the rest.
+        (Err(_), Some(file)) if no_keys && is_of_the_original(&file) => {
+            let migrate = if cfg!(feature = "full") { "" } else { ", of the full flavour," };
+            let message = format!(
+                "this is a config of the original tap-rs, which had no keys; `tap-rs migrate {} -o new.toml --keys .`{migrate} writes one \
+                 for this version, makes the key, and says what it changes",
+                keys::shell_word(path)
+            );
+            Notes::new(path, text).fail(None, message)
+        }
+        (done, _) => done,
+    }
+}
+
+/// All that the original wanted is there, and nothing that says who may talk to whom.
+fn is_of_the_original(file: &raw::File) -> bool {
+    let old = file.run_mode.is_some() && file.tap_mode.is_some() && file.nics.is_some();
+    let named = |s: &toml::Spanned<raw::Server>| s.get_ref().public_key.is_some();
+    let new = file.private_key.is_some() || file.clients.is_some() || file.server.as_ref().is_some_and(named);
+    old && file.server.is_some() && !new
 }
 
 fn checked(check: &mut Check<'_>, file: &raw::File, overrides: &Overrides) -> Option<Config> {

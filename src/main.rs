@@ -51,6 +51,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 fn run_more(more: More) -> Result<ExitCode, Failure> {
     match more {
         More::Init(args) => commands::init::init(&args)?,
+        More::Migrate(args) => commands::migrate::migrate(&args)?,
         More::Invite(args) => clients::invite(&args)?,
         More::Join(args) => join::command(&args)?,
         More::Clients(args) => clients::command(&args)?,
@@ -59,7 +60,7 @@ fn run_more(more: More) -> Result<ExitCode, Failure> {
             down::command(&commands::config_path(args.config.as_deref())?, &args.overrides(None))?;
         }
         More::Status(args) => status::command(&args)?,
-        More::Top(args) => top::command(&args)?,
+        More::Top(args) => return top::command(&args).map(ExitCode::from),
         More::Doctor(args) => return doctor::command(&args).map(ExitCode::from),
         More::Capture(args) => capture::command(&args)?,
         More::Demo => return Ok(show()),

@@ -287,3 +287,99 @@ fn a_name_alone_is_a_config_in_etc() {
     let said = tap_rs(dir.path(), &["check", "-c", "here"]);
     assert!(err(&said).starts_with("here:1:1:"), "{said:?}");
 }
+
+/// A client's config as the original's README had it.
+const OLD: &str = "tap_mode = \"macvtap\" #tap or macvtap\nrun_mode = \"client\"\ntimeout = 120\n\n[server]\n\
+                   bind_addr = \"192.168.1.100:1234\" #服务器ip地址+端口\n\n[[nics]]\nifname = \"tap0\"\n\
+                   ip = \"18.8.80.150\"\nmac =  \"be:17:dd:5c:07:17\"\n";
+
+#[test]
+fn a_config_of_the_original_is_refused_with_the_command_that_migrates_it() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("old.toml"), OLD).unwrap();
+    for args in [&["check", "-c", "old.toml"][..], &["-c", "old.toml"]] {
+        let why = refusal(&tap_rs(dir.path(), args), 1);
+        let command = why.split('`').nth(1).unwrap();
+        assert_eq!(command, "tap-rs migrate old.toml -o new.toml --keys .", "{why}");
+    }
+    let args = ["migrate", "old.toml", "-o", "new.toml", "--keys", "."];
+    let done = tap_rs(dir.path(), &args);
+    assert_eq!((done.status.code(), out(&done)), (Some(0), ""), "{done:?}");
+    let public = std::fs::read_to_string(dir.path().join("client.key.pub")).unwrap();
+    for line in [
+        "- old.toml:3: timeout = 120: ",
+        "+ new.toml:3: private_key: ",
+        "+ new.toml:7: public_key: ",
+        "! old.toml:10: ip = ",
+        "! new.toml:7:14: SERVER_PUBLIC_KEY stands for the public key of the server; write that key",
+        &format!(
+            "! this side's key is in client.key; its public key, for [[clients]] of the server: {public}"
+        ),
+    ] {
+        assert!(err(&done).contains(line), "{line}: {}", err(&done));
+    }
+    assert_eq!(mode(&dir.path().join("new.toml")), 0o600);
+    let new = std::fs::read_to_string(dir.path().join("new.toml")).unwrap();
+    assert!(new.contains("private_key = \"client.key\"\n") && new.contains("#服务器ip地址+端口\n"), "{new}");
+    let why = refusal(&tap_rs(dir.path(), &["check", "-c", "new.toml"]), 1);
+    assert!(
+        why.starts_with("new.toml:7:14: SERVER_PUBLIC_KEY stands for the public key of the server"),
+        "{why}"
+    );
+    std::fs::write(dir.path().join("new.toml"), new.replace("SERVER_PUBLIC_KEY", PUBLIC)).unwrap();
+    assert!(tap_rs(dir.path(), &["check", "-c", "new.toml"]).status.success());
+}
+
+#[test]
+fn migrate_overwrites_nothing_unasked_and_leaves_new_configs_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    std::fs::write(at("old.toml"), OLD).unwrap();
+    std::fs::write(at("there.toml"), "precious").unwrap();
+    for out in ["there.toml", "old.toml"] {
+        let why = refusal(&tap_rs(dir.path(), &["migrate", "old.toml", "-o", out, "--keys", "."]), 1);
+        assert!(why.contains(&format!("{out} exists")) && why.contains("`--force`"), "{why}");
+    }
+    assert_eq!((read("there.toml").as_str(), read("old.toml").as_str()), ("precious", OLD));
+    assert!(!at("client.key").exists(), "no key for what was not written");
+    let shown = tap_rs(dir.path(), &["migrate", "old.toml", "--keys", "keys", "--peer-key", PUBLIC]);
+    assert!(out(&shown).contains(&format!("public_key = \"{PUBLIC}\"\n")), "{shown:?}");
+    let key = read("keys/client.key");
+    // In its own place, with the key that is there by now.
+    let args = ["migrate", "old.toml", "-o", "old.toml", "--force", "--keys", "keys", "--peer-key", PUBLIC];
+    assert!(tap_rs(dir.path(), &args).status.success());
+    assert_eq!(
+        (read("old.toml").contains("private_key = \"keys/client.key\"\n"), read("keys/client.key")),
+        (true, key)
+    );
+    assert!(tap_rs(dir.path(), &["check", "-c", "old.toml"]).status.success());
+    let new = read("old.toml");
+    let again = tap_rs(dir.path(), &["migrate", "old.toml", "-o", "there.toml", "--force"]);
+    assert_eq!((again.status.code(), out(&again)), (Some(0), ""));
+    assert!(err(&again).starts_with("old.toml is a config of this tap-rs already"), "{again:?}");
+    assert_eq!((read("there.toml").as_str(), read("old.toml")), ("precious", new));
+}
+
+#[test]
+fn what_is_no_config_is_not_migrated() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("broken.toml"), OLD.replace("[server]", "[server")).unwrap();
+    std::fs::write(at("bytes.toml"), b"run_mode = \"\xff\"").unwrap();
+    std::fs::write(at("side.toml"), OLD.replace("run_mode", "#run_mode")).unwrap();
+    std::fs::write(at("old.toml"), OLD).unwrap();
+    for (args, words) in [
+        (&["none.toml"][..], "cannot read none.toml"),
+        (&["broken.toml"], "broken.toml:5:8: "),
+        (&["bytes.toml"], "not UTF-8"),
+        (&["side.toml"], "side.toml: it does not say which side it is for; write run_mode"),
+        (&["old.toml", "-o", "none/new.toml"], "cannot write none/new.toml"),
+        (&["old.toml", "--peer-key", "none.pub"], "none.pub is neither a key in base64 nor a file"),
+    ] {
+        let why = refusal(&tap_rs(dir.path(), &[&["migrate"], args].concat()), 1);
+        assert!(why.contains(words), "{args:?}: {why}");
+    }
+    let why = refusal(&tap_rs(dir.path(), &["migrate", "old.toml", "--force"]), 2);
+    assert!(why.contains("--out"), "{why}");
+}

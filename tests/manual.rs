@@ -1,25 +1,28 @@
-//! `docs/tap-rs.1` says what the program takes: nothing is missing, and nothing is there that is gone.
+//! `docs/tap-rs.1` says what the program takes: nothing is missing, and nothing is there that is gone. The pages and the
+//! completions that packaging makes of it, of the command line and of `docs/CONFIG.md` hold what they should.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command as Process, Stdio};
 
 use clap::{Arg, Command, CommandFactory as _};
 use tap_rs::cli::{Cli, DEFAULT_CONFIG};
+use tap_rs::config::KEYS;
 
-const PAGE: &str = include_str!("../docs/tap-rs.1");
+#[path = "../packaging/manual/completions.rs"]
+mod completions;
+#[path = "../packaging/manual/commands.rs"]
+mod made;
+#[path = "../packaging/manual/markdown.rs"]
+mod markdown;
+#[path = "../packaging/manual/page.rs"]
+mod page;
+
+use page::{PAGE, full_name, plain, tag, value};
 
 /// The lines of a section, without fonts and escapes.
 fn section(name: &str) -> Vec<String> {
-    let start = format!(".SH {name}\n");
-    let body = PAGE.split_once(&start).unwrap_or_else(|| panic!("there is no section {name}")).1;
-    let body = body.split("\n.SH ").next().unwrap();
-    body.lines().map(plain).collect()
-}
-
-fn plain(line: &str) -> String {
-    ["\\fB", "\\fI", "\\fR"]
-        .iter()
-        .fold(line.to_owned(), |text, font| text.replace(font, ""))
-        .replace("\\-", "-")
+    page::section(name).into_iter().map(plain).collect()
 }
 
 /// The program, and each of its commands.
@@ -39,16 +42,6 @@ fn commands() -> Vec<Command> {
     all
 }
 
-/// `tap-rs clients add`
-fn full_name(command: &Command) -> String {
-    command.get_bin_name().unwrap_or("tap-rs").to_owned()
-}
-
-fn value(arg: &Arg) -> Option<String> {
-    let takes = arg.is_positional() || arg.get_action().takes_values();
-    takes.then(|| arg.get_value_names().unwrap()[0].to_string())
-}
-
 /// `-c FILE`, `--json`, `NAME`
 fn short(arg: &Arg) -> String {
     let name = match (arg.get_short(), arg.get_long()) {
@@ -56,13 +49,6 @@ fn short(arg: &Arg) -> String {
         (None, long) => long.map(|long| format!("--{long}")),
     };
     name.into_iter().chain(value(arg)).collect::<Vec<_>>().join(" ")
-}
-
-/// `-c, --config FILE`
-fn long(arg: &Arg) -> String {
-    let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
-    let value = value(arg).map(|value| format!(" {value}")).unwrap_or_default();
-    format!("{short}--{}{value}", arg.get_long().unwrap())
 }
 
 /// Every command says `--help`, and the program its version; the page says that once.
@@ -94,16 +80,14 @@ fn the_synopsis_has_every_command_with_what_it_takes() {
 
 /// What follows each `.TP`.
 fn tags(name: &str) -> BTreeSet<String> {
-    let lines = section(name);
-    let tags = lines.windows(2).filter(|pair| pair[0] == ".TP").map(|pair| pair[1].clone());
-    tags.map(|tag| tag.trim_start_matches(".B ").to_owned()).collect()
+    page::entries(name).into_iter().map(|(tag, _)| tag).collect()
 }
 
 #[test]
 fn every_option_and_every_command_is_explained() {
     let options = |command: &Command| {
         let options = command.get_arguments().filter(|arg| !arg.is_positional());
-        options.map(long).collect::<Vec<_>>()
+        options.map(tag).collect::<Vec<_>>()
     };
     assert_eq!(tags("OPTIONS"), commands().iter().flat_map(options).collect());
     let names = commands().into_iter().map(|c| full_name(&c)).filter(|name| name != "tap-rs");
@@ -136,4 +120,98 @@ fn the_page_is_well_formed() {
         assert!(!options, "line {}: an option needs \\-\\-: {line}", number + 1);
         assert!(!line.trim().is_empty(), "line {}: an empty line; use .PP", number + 1);
     }
+}
+
+#[test]
+fn every_command_has_a_page_with_what_it_takes() {
+    let pages = made::pages();
+    for command in commands() {
+        let name = full_name(&command).replace(' ', "-");
+        let path = format!("man1/{name}.1");
+        let (_, text) = pages.iter().find(|(p, _)| *p == path).unwrap_or_else(|| panic!("no {path}"));
+        let lines: Vec<String> = text.lines().map(plain).collect();
+        for arg in command.get_arguments() {
+            let wanted = if arg.is_positional() { value(arg).unwrap() } else { tag(arg) };
+            // tap-rs(1) has arguments in its synopsis alone.
+            let there = lines.windows(2).any(|pair| pair[0] == ".TP" && pair[1] == wanted);
+            assert!(there || name == "tap-rs", "{path} has no {wanted}");
+        }
+    }
+    assert!(pages.iter().any(|(path, _)| path == "man1/tap-rs-clients.1"));
+}
+
+#[test]
+fn every_key_of_a_config_is_in_its_section_of_the_page() {
+    let (_, text) = markdown::page();
+    for (table, keys) in KEYS {
+        let heading = format!("\n.SH {}\n", table.to_uppercase());
+        let section = text.split_once(&heading).unwrap_or_else(|| panic!("no section {table}")).1;
+        let section = section.split("\n.SH ").next().unwrap();
+        for key in *keys {
+            assert!(section.contains(&format!(".TP\n\\fB{key}\\fR (")), "{table} {key}");
+        }
+    }
+}
+
+#[test]
+fn no_page_has_marks_of_markdown() {
+    for (path, text) in made::pages().into_iter().chain([markdown::page()]) {
+        let mut code = false;
+        for line in text.lines() {
+            code = line == ".nf" || (code && line != ".fi");
+            let marks = ["`", "**", "](", "<a "].iter().any(|mark| line.contains(mark));
+            assert!(code || !marks, "{path}: {line}");
+        }
+    }
+}
+
+#[test]
+fn groff_warns_of_nothing_on_any_page() {
+    if Process::new("groff").arg("--version").output().is_err() {
+        println!("SKIPPED (needs groff): groff_warns_of_nothing_on_any_page");
+        return;
+    }
+    for (path, text) in made::pages().into_iter().chain([markdown::page()]) {
+        let mut groff = Process::new("groff")
+            .args(["-t", "-k", "-man", "-Tutf8", "-ww", "-z"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        groff.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let said = groff.wait_with_output().unwrap();
+        assert!(
+            said.status.success() && said.stderr.is_empty(),
+            "{path}: {}",
+            String::from_utf8_lossy(&said.stderr)
+        );
+    }
+}
+
+/// What bash offers for the last of these words, by the function that it was told of.
+fn completed(words: &str) -> BTreeSet<String> {
+    let (_, script) = completions::all().into_iter().find(|(path, _)| path.starts_with("bash/")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tap-rs");
+    std::fs::write(&file, script).unwrap();
+    let line = "source $1; COMP_WORDS=($2 $3); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+                function=$(complete -p tap-rs | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+                $function tap-rs \"$3\" \"${COMP_WORDS[COMP_CWORD - 1]}\"
+                printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let (before, last) = words.rsplit_once(' ').unwrap();
+    let mut bash = Process::new("bash");
+    bash.args(["--norc", "-euc", line, "bash"]).arg(file).args([before, last]);
+    let said = bash.output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let set = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<BTreeSet<_>>();
+    assert_eq!(completed("tap-rs cl"), set(&["client", "clients"]));
+    assert_eq!(completed("tap-rs clients ro"), set(&["rotate"]));
+    assert_eq!(completed("tap-rs reload --d"), set(&["--dry-run"]));
+    assert_eq!(completed("tap-rs invite --s"), set(&["--server"]));
+    assert_eq!(completed("tap-rs clients rotate --f"), set(&["--finish"]));
 }

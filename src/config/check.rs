@@ -14,6 +14,11 @@ use super::raw::{Number, Switch, Text, Texts};
 use super::report::Notes;
 use super::suggest::closest;
 
+/// What stands in configs where the server's public key is to be written.
+pub(super) const SERVER_KEY: &str = "SERVER_PUBLIC_KEY";
+/// What stands in configs where the client's public key is to be written.
+pub(super) const CLIENT_KEY: &str = "CLIENT_PUBLIC_KEY";
+
 /// One run over one file.
 pub(super) struct Check<'a> {
     pub(super) notes: Notes<'a>,
@@ -135,6 +140,16 @@ impl Check<'_> {
     /// A public key in base64, or a file that holds one.
     pub(super) fn public_key(&mut self, text: &Text) -> Option<PublicKey> {
         let text = text.as_ref()?;
+        let whose =
+            [(SERVER_KEY, "server"), (CLIENT_KEY, "client")].into_iter().find(|w| w.0 == text.get_ref());
+        if let Some((word, side)) = whose {
+            let message = format!(
+                "{word} stands for the public key of the {side}; write that key, which `tap-rs keygen` printed there: it is \
+                 the line in the file beside the {side}'s private key whose name ends in .pub"
+            );
+            self.notes.error(text.span(), message);
+            return None;
+        }
         // It may as well be the key itself.
         self.files.extend(Some(self.folder.join(text.get_ref())).filter(|path| path.is_file()));
         let key = PublicKey::from_text_or_file(text.get_ref(), self.folder);

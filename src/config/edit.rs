@@ -9,12 +9,12 @@
 //! understood here (an inline list of clients, a name with escapes), and then an edit says so or makes what is no config.
 //! toml_edit would do the same for 80 kB more of program.
 
+pub(super) mod layout;
 mod replace;
 
 use std::ops::Range;
 
-use toml_parser::Source;
-use toml_parser::parser::{Event, EventKind, parse_document};
+use layout::{Item, Key, behind_empty_lines, comment_above, cut, items, line_end, line_start, unquoted};
 
 pub use replace::{replace, write_new};
 
@@ -85,19 +85,6 @@ struct Section {
     keys: Vec<Key>,
 }
 
-#[derive(Clone, Debug)]
-struct Key {
-    name: String,
-    start: usize,
-    value: Range<usize>,
-}
-
-/// A table header, or a key with its value.
-enum Item {
-    Header { path: Vec<String>, many: bool, at: Range<usize> },
-    Key(Key),
-}
-
 fn find(text: &str, name: &str) -> Result<Section, EditError> {
     let is_it = |section: &Section| {
         let mut names = section.keys.iter().filter(|k| k.name == "name");
@@ -142,110 +129,6 @@ fn sections(text: &str) -> Vec<Section> {
         section.whole.end = behind_empty_lines(text, section.whole.end);
     }
     sections
-}
-
-/// The headers and the keys of the top level of each table, in the order of the file.
-fn items(text: &str) -> Vec<Item> {
-    let source = Source::new(text);
-    let (tokens, mut events) = (source.lex().into_vec(), Vec::<Event>::new());
-    parse_document(&tokens, &mut events, &mut ());
-    let (mut items, mut path, mut depth) = (Vec::new(), Vec::new(), 0usize);
-    let (mut start, mut header, mut value) = (0, None, None::<(String, usize, Range<usize>)>);
-    let finish = |items: &mut Vec<Item>, value: &mut Option<(String, usize, Range<usize>)>| {
-        if let Some((name, start, value)) = value.take() {
-            items.push(Item::Key(Key { name, start, value }));
-        }
-    };
-    for event in events {
-        let (kind, span) = (event.kind(), event.span().start()..event.span().end());
-        match kind {
-            EventKind::StdTableOpen | EventKind::ArrayTableOpen => {
-                finish(&mut items, &mut value);
-                (path, header) = (Vec::new(), Some(span.start));
-            }
-            EventKind::StdTableClose | EventKind::ArrayTableClose => {
-                if let Some(start) = header.take() {
-                    let many = kind == EventKind::ArrayTableClose;
-                    items.push(Item::Header { path: std::mem::take(&mut path), many, at: start..span.end });
-                }
-            }
-            EventKind::SimpleKey if depth == 0 => {
-                if header.is_none() && value.is_some() {
-                    finish(&mut items, &mut value);
-                    path = Vec::new();
-                }
-                if path.is_empty() {
-                    start = span.start;
-                }
-                path.push(text.get(span).map(unquoted).unwrap_or_default().to_owned());
-            }
-            EventKind::KeyValSep if depth == 0 => {
-                value = Some((std::mem::take(&mut path).join("."), start, span.end..span.end));
-            }
-            EventKind::ArrayOpen | EventKind::InlineTableOpen => depth = depth.saturating_add(1),
-            EventKind::ArrayClose | EventKind::InlineTableClose => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        let part = matches!(
-            kind,
-            EventKind::Scalar
-                | EventKind::ArrayOpen
-                | EventKind::InlineTableOpen
-                | EventKind::ArrayClose
-                | EventKind::InlineTableClose
-        );
-        if let (true, Some((_, _, range))) = (part, &mut value) {
-            if range.start == range.end {
-                range.start = event.span().start();
-            }
-            range.end = event.span().end();
-        }
-    }
-    finish(&mut items, &mut value);
-    items
-}
-
-fn unquoted(raw: &str) -> &str {
-    raw.trim_matches(['"', '\''])
-}
-
-fn cut(text: &str, range: Range<usize>, with: &str) -> String {
-    let (before, behind) = (text.get(..range.start), text.get(range.end..));
-    [before.unwrap_or_default(), with, behind.unwrap_or_default()].concat()
-}
-
-/// Where the line of this byte begins.
-fn line_start(text: &str, at: usize) -> usize {
-    text.get(..at).and_then(|t| t.rfind('\n')).map_or(0, |i| i.saturating_add(1))
-}
-
-/// Where the line behind the one of this byte begins.
-fn line_end(text: &str, at: usize) -> usize {
-    let rest = text.get(at..).and_then(|t| t.find('\n'));
-    rest.map_or(text.len(), |i| at.saturating_add(i).saturating_add(1))
-}
-
-/// Where the comment begins that stands right above the line of this byte.
-fn comment_above(text: &str, at: usize) -> usize {
-    let mut start = line_start(text, at);
-    loop {
-        let above = line_start(text, start.saturating_sub(1));
-        let comment = text.get(above..start).is_some_and(|line| line.trim_start().starts_with('#'));
-        if !comment || above == start {
-            return start;
-        }
-        start = above;
-    }
-}
-
-fn behind_empty_lines(text: &str, mut at: usize) -> usize {
-    loop {
-        let end = line_end(text, at);
-        if end == at || !text.get(at..end).is_some_and(|line| line.trim().is_empty()) {
-            return at;
-        }
-        at = end;
-    }
 }
 
 #[cfg(test)]

@@ -195,6 +195,53 @@ public_key = "CLIENT_KEY"
 }
 
 #[test]
+fn a_file_of_the_original_without_keys_is_told_the_command_that_migrates_it() {
+    let fixture = Fixture::new();
+    let old = |side: &str| {
+        let text = format!("tap_mode = \"tap\"\nrun_mode = \"{side}\"\nprotocol = \"Tcp\"\n");
+        format!("{text}[server]\nbind_addr = \"192.0.2.1:1234\"\n{NIC}")
+    };
+    for side in ["client", "server"] {
+        let errors = fixture.errors(&old(side));
+        assert!(errors.starts_with("f.toml: this is a config of the original tap-rs"), "{errors}");
+        assert!(errors.contains("`tap-rs migrate f.toml -o new.toml --keys .`"), "{errors}");
+        assert_eq!(errors.lines().count(), 1, "whatever else is wrong with it: {errors}");
+        // One that somebody has begun to change is told what is missing, and wrong.
+        let begun = fixture.errors(&at_top("private_key = \"client.key\"", &old(side)));
+        assert!(!begun.contains("migrate") && begun.contains("no TCP transport"), "{begun}");
+    }
+    // Without keys in the file: they may be given on the command line.
+    let overrides = Overrides {
+        private_key: Some(fixture.folder.path().join("client.key")),
+        server_key: Some(fixture.server_key.clone()),
+        ..Overrides::default()
+    };
+    let wrong = fixture.load_with(&old("client"), &overrides).unwrap_err().to_string();
+    assert!(!wrong.contains("migrate") && wrong.contains("no TCP transport"), "{wrong}");
+    assert!(fixture.load_with(&old("client").replace("Tcp", "Udp"), &overrides).is_ok());
+}
+
+#[test]
+fn words_that_stand_for_keys_are_told_what_belongs_there() {
+    let fixture = Fixture::new();
+    let client = CLIENT.replace("SERVER_KEY", "SERVER_PUBLIC_KEY");
+    let load = |text: &str| {
+        check_bytes(Path::new("f.toml"), fixture.folder.path(), text.as_bytes(), &Overrides::default())
+    };
+    let why = load(&format!("{client}{NIC}")).unwrap_err().to_string();
+    assert!(
+        why.starts_with("f.toml:5:14: SERVER_PUBLIC_KEY stands for the public key of the server; write"),
+        "{why}"
+    );
+    let server = SERVER.replace("CLIENT_KEY", "CLIENT_PUBLIC_KEY");
+    let why = load(&format!("{server}{NIC}")).unwrap_err().to_string();
+    assert!(
+        why.starts_with("f.toml:7:14: CLIENT_PUBLIC_KEY stands for the public key of the client; write"),
+        "{why}"
+    );
+}
+
+#[test]
 fn remote_nics_make_placeholders_of_the_local_ones() {
     let fixture = Fixture::new();
     let placeholder = "[[nics]]\nifname = \"what ever\"\nip = \"x\"\nmac = \"\"\n";

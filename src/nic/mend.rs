@@ -62,7 +62,7 @@ impl Nic {
     /// The NIC's own addresses are put back. What it should not have is somebody's wish, and told once.
     fn mend_addresses(&mut self, request: &NicRequest, mended: &mut Vec<String>) -> Result<(), NicError> {
         for addr in request.spec.addrs.iter().filter(|a| a.prefix.is_some()) {
-            if self.apply_address(*addr)? {
+            if self.apply_address(*addr, request)? {
                 mended.push(format!("its address {addr}"));
             }
         }
@@ -73,8 +73,8 @@ impl Nic {
             warn!(
                 nic = %self.name,
                 "somebody has given {} the address {ip}/{prefix}, which this NIC does not have: nobody on the LAN can \
-                 find it there; add it to `ip` on both sides, or run `ip addr del {ip}/{prefix} dev {}`",
-                self.name, self.name
+                 find it there; add it to `ip` on both sides, or run `{} addr del {ip}/{prefix} dev {}`",
+                self.name, request.stack.ip(), self.name
             );
         }
         self.told = extra;

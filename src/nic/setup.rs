@@ -100,7 +100,7 @@ impl Nic {
                 self.apply_mac(request.spec.mac, link)?;
                 self.apply_mtu(request, link)?;
                 for addr in &request.spec.addrs {
-                    self.apply_address(*addr)?;
+                    self.apply_address(*addr, request)?;
                 }
             }
             // MAC and addresses are those of the machine on its parent.
@@ -184,12 +184,12 @@ impl Nic {
     }
 
     /// True where it did not have the address.
-    pub(super) fn apply_address(&mut self, addr: NicAddr) -> Result<bool, NicError> {
+    pub(super) fn apply_address(&mut self, addr: NicAddr, request: &NicRequest) -> Result<bool, NicError> {
         let Some(prefix) = addr.prefix else {
             info!(
                 nic = %self.name,
-                "{addr} has no prefix length and is left to you: write one (ip = \"{addr}/24\"), or run `ip addr add {addr}/24 dev {}`",
-                self.name
+                "{addr} has no prefix length and is left to you: write one (ip = \"{addr}/24\"), or run `{} addr add {addr}/24 dev {}`",
+                request.stack.ip(), self.name
             );
             return Ok(false);
         };

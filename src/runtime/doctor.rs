@@ -4,7 +4,8 @@
 //! Subject: a config file, a running tap-rs, or both
 //!    ├─ machine    root, kernel, clock
 //!    ├─ settings   the config, its keys
-//!    ├─ links      interfaces, addresses, MTUs, sysctls
+//!    ├─ links      interfaces, addresses, MTUs, here and in NICs' own namespaces
+//!    ├─ stack      what the kernel does with what comes in: sysctls, rules
 //!    ├─ firewall   rules that may drop the tunnel's port
 //!    ├─ reach      DNS, the server's answer, the port
 //!    └─ proof      a marked frame through each NIC and back
@@ -20,6 +21,7 @@ mod machine;
 mod proof;
 mod reach;
 mod settings;
+mod stack;
 mod subject;
 
 use std::io::{IsTerminal, Write, stdout};
@@ -38,8 +40,9 @@ pub fn command(args: &DoctorArgs) -> Result<u8, Failure> {
     let subject = Subject::find(args)?;
     machine::examine(&subject, &mut findings)?;
     settings::examine(&subject, &mut findings)?;
-    if subject.is_here(&mut findings)? {
-        links::examine(&subject, &mut findings)?;
+    let here = subject.is_here(&mut findings)?;
+    links::examine(&subject, here, &mut findings)?;
+    if here {
         firewall::examine(&subject, &mut findings)?;
         reach::examine(&subject, &mut findings)?;
     }

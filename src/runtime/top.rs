@@ -14,6 +14,7 @@ mod command;
 mod history;
 mod keys;
 mod rows;
+mod signal;
 mod style;
 mod view;
 

@@ -18,6 +18,13 @@ pub struct NicStack {
     pub netns: Option<NetnsName>,
 }
 
+impl NicStack {
+    /// The words that a command about the interface begins with, for people: `ip`, or `ip -n NETNS`.
+    pub fn ip(&self) -> String {
+        self.netns.as_ref().map_or_else(|| "ip".to_owned(), |netns| format!("ip -n {netns}"))
+    }
+}
+
 /// Who sees to it that what comes in by a NIC is answered by the same one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Routing {

@@ -50,6 +50,8 @@ fn a_host_that_has_the_address_is_named_and_the_nic_waits_for_it_to_go() {
             told["state"] == "conflict"
                 && told["conflict"].as_str() == Some(&format!("{address} is at {mac}"))
         });
+        let text = site.client.exec(&[TAP_RS, "status", &client.name()]);
+        assert!(text.contains("conflict") && text.contains(&format!("{address} is at {mac}")), "{text}");
         assert_eq!(client.count(&[NIC_READY]), 0);
         site.lan.ip(&format!("{} dev eth0", add.replace("addr add", "addr del")));
         client.wait_for_log(&[NIC_READY, &nic.on_client], SOON);

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::common::lab::{Edit, Lab, NIC_GONE, NIC_READY, Nic, SOON};
 use crate::common::program::{Program, TAP_RS};
+use crate::doctor::{doctor, finding};
 use crate::keeper::{gone, keeper_of, until};
 use crate::needs_root;
 use crate::routing::kill_both;
@@ -281,4 +282,67 @@ fn a_namespace_is_made_where_process_1_sees_it() {
     assert!(Command::new("/bin/sh").args(["-c", &line]).status().unwrap().success());
     assert!(program.wait(SOON).success());
     assert!(!named.exists());
+}
+
+/// Does what a finding says.
+fn mend(said: &str) {
+    let mut words = said.split('`').nth(1).unwrap().split(' ');
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{said}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_doctor_looks_into_the_namespace_and_mends_from_outside() {
+    needs_root!();
+    let lab = Lab::new();
+    let named = Named::beside(&lab);
+    let (server, _client) = up(&lab, &named);
+    let (name, nic) = (server.name(), &lab.sites[0].nics[0]);
+    let (found, status) = doctor(&lab.server, &[&name]);
+    assert!([0, 3].contains(&status), "{found:#}");
+    let own = format!("{} in {}", nic.on_server, named.name());
+    finding(&found, "ok", &[&format!("{own}: there, with MTU 1500")]);
+    finding(&found, "ok", &[&format!("{}: 1514 bytes to the NIC at site0 and back", nic.on_server)]);
+
+    let (found, _) = doctor(&lab.sites[0].lan, &[&name]);
+    finding(&found, "ok", &[&format!("{own}: there, with MTU 1500")]);
+
+    named.ip(&format!("addr add 10.80.0.77/24 dev {}", nic.on_server));
+    let (found, _) = doctor(&lab.server, &[&name]);
+    let said = finding(&found, "warning", &[&own, "10.80.0.77", "which its config does not name"]);
+    server.wait_for_log(&[&format!("`ip -n {} addr del 10.80.0.77/24", named.name())], SOON);
+    mend(&said);
+    let off = format!("sysctl -w net.ipv6.conf.{}.disable_ipv6=1", nic.on_server);
+    let words: Vec<&str> = ["ip", "netns", "exec", named.name()].into_iter().chain(off.split(' ')).collect();
+    assert!(Command::new(words[0]).args(&words[1..]).output().unwrap().status.success());
+    let (found, status) = doctor(&lab.server, &[&name]);
+    assert_eq!(status, 4, "{found:#}");
+    mend(&finding(&found, "broken", &[&own, "IPv6 is off on it"]));
+    until("all is well again", SOON, || doctor(&lab.server, &[&name]).1 < 4);
+
+    assert!(Command::new("ip").args(["netns", "del", named.name()]).status().unwrap().success());
+    let (found, status) = doctor(&lab.server, &[&name]);
+    assert_eq!(status, 4);
+    finding(&found, "broken", &["has lost its name", &nic.on_server, "restart tap-rs"]);
+    finding(&found, "ok", &["1514 bytes to the NIC at site0 and back"]);
+}
+
+#[test]
+fn the_doctor_sees_before_the_start_what_is_in_the_way_in_there() {
+    needs_root!();
+    let lab = Lab::new();
+    let named = Named::beside(&lab);
+    let file = lab.write("server.toml", lab.server_toml(&named.edit()));
+    let look = || doctor(&lab.server, &["-c", file.to_str().unwrap()]).0;
+    let in_the_way = |found: &serde_json::Value| {
+        found["findings"].as_array().unwrap().iter().filter(|f| f["check"] == "interface").count()
+    };
+    assert_eq!(in_the_way(&look()), 0, "it will be made");
+    assert!(!named.exists(), "by the start, and not by looking");
+    assert!(Command::new("ip").args(["netns", "add", named.name()]).status().unwrap().success());
+    let nic = &lab.sites[0].nics[0].on_server;
+    named.ip(&format!("link add {nic} type bridge"));
+    finding(&look(), "broken", &[&format!("{nic} in {} is a bridge interface", named.name())]);
+    named.ip(&format!("link del {nic}"));
+    assert_eq!(in_the_way(&look()), 0);
 }

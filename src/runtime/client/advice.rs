@@ -35,10 +35,11 @@ impl Advice {
                  there, and is psk the same on both sides?"
             );
         } else {
+            let look = if cfg!(feature = "full") { " `tap-rs doctor` looks which it is" } else { "" };
             warn!(
                 %server,
                 "no answer: is the server running, does its firewall let this UDP port in, is public_key the server's \
-                 own, and is suite one of its suites?"
+                 own, and is suite one of its suites?{look}"
             );
         }
     }

@@ -4,7 +4,7 @@ use std::io::{Write, stdout};
 
 use serde::Serialize;
 
-use crate::commands::Failure;
+use crate::commands::{Failure, WIDTH, wrapped};
 use crate::runtime::probe::Proof;
 
 /// How bad it is.
@@ -125,31 +125,14 @@ impl Findings {
     }
 }
 
-/// Where a terminal's line ends.
-const WIDTH: usize = 80;
-
 /// `severity  check  sentence; what mends it`, in lines of at most `width` characters where words allow.
 fn line(f: &Finding, width: usize) -> String {
     let head = format!("{:<8} {:<10}", f.severity.word(), f.check);
-    let indent = " ".repeat(head.len().saturating_add(1));
     let sentence = match &f.mend {
         Some(mend) => format!("{}; {mend}", f.what),
         None => f.what.clone(),
     };
-    let mut lines = vec![head];
-    for word in sentence.split_whitespace() {
-        match lines.last_mut() {
-            Some(line)
-                if line.trim().is_empty()
-                    || line.chars().count().saturating_add(word.chars().count()) < width =>
-            {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(format!("{indent}{word}")),
-        }
-    }
-    lines.join("\n")
+    wrapped(&head, &sentence, width)
 }
 
 fn print(text: &str) -> Said {

@@ -1,57 +1,223 @@
-//! Interfaces: that they are there and up, as long as they should be, without addresses that do not belong there, and what
-//! the kernel does with what comes in by them.
+//! Interfaces: that they are there and up, as long as they should be, and without addresses that do not belong there; here and
+//! in the namespaces that NICs have to themselves.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
-use std::process::Command;
 
 use super::finding::Findings;
+use super::stack::{bridges, sysctls};
 use super::subject::{Subject, View};
 use crate::commands::Failure;
 use crate::nic::netlink::{Link, Netlink};
-use crate::nic::{NicError, Side, maker};
+use crate::nic::{NicError, Side, maker, netns};
 use crate::sys::process::is_like_us;
-use crate::types::OffloadMode;
+use crate::types::{NetnsName, OffloadMode};
 
 /// NICs that are spoken of one by one; of more, only what is wrong.
 const FEW: usize = 16;
 
-/// Looks at every NIC, at what stands beside it, and at what was left behind.
-pub fn examine(subject: &Subject, findings: &mut Findings) -> Result<(), Failure> {
+/// Looks at every NIC where it lives, at what stands beside it, and at what was left behind. Without `here`, tap-rs and those of
+/// its NICs that have no namespace of their own are out of sight.
+pub fn examine(subject: &Subject, here: bool, findings: &mut Findings) -> Result<(), Failure> {
     let Some(side) = subject.side() else { return Ok(()) };
-    let links = match Links::read() {
-        Ok(links) => links,
-        Err(e) => {
-            return findings.warn("interface", format!("interfaces cannot be listed: {e}"), "run as root");
-        }
-    };
-    // Those in namespaces of their own are out of sight.
-    let nics: Vec<_> = subject.nics().into_iter().filter(|nic| nic.netns.is_none()).collect();
-    let few = nics.len() <= FEW;
-    for nic in &nics {
-        let before = findings.count();
-        own(&links, nic, side, subject.running.is_some(), findings)?;
-        parent(&links, nic, findings)?;
-        addresses(&links, nic, side, findings)?;
-        if few && findings.count() == before && subject.running.is_some() {
-            findings.ok(
-                "interface",
-                format!("{}: there, with MTU {}, and nothing that is not its own", nic.name, nic.mtu),
-            )?;
+    let all = subject.nics();
+    let mut rooms = BTreeMap::<Option<&str>, Vec<&View>>::from([(None, Vec::new())]);
+    for nic in &all {
+        rooms.entry(nic.netns.as_deref()).or_default().push(nic);
+    }
+    for (netns, nics) in rooms {
+        let room = Room { netns, side, runs: subject.running.is_some(), few: all.len() <= FEW };
+        match netns {
+            None if here => room.examine(&nics, findings)?,
+            None => {}
+            Some(name) => room.enter(name, &nics, findings)?,
         }
     }
     conflicts(subject, findings)?;
-    offloads(subject, findings)?;
-    leftovers(&links, &nics, findings)?;
-    if side == Side::Server {
-        sysctls(&nics, subject.running.is_some(), findings)
-    } else {
-        bridges(&links, &nics, findings)
+    offloads(subject, findings)
+}
+
+/// A network namespace: this one, or one of NICs' own.
+pub struct Room<'a> {
+    /// Its name, where it is not this one.
+    pub netns: Option<&'a str>,
+    /// Which end of the tunnel this is.
+    pub side: Side,
+    /// A tap-rs runs with these NICs.
+    pub runs: bool,
+    few: bool,
+}
+
+impl Room<'_> {
+    /// `ip` with these words, in here.
+    pub fn ip(&self, words: &str) -> String {
+        let there = self.netns.map(|netns| format!("-n {netns} ")).unwrap_or_default();
+        format!("`ip {there}{words}`")
+    }
+
+    /// Sets one of this namespace's settings.
+    pub fn sysctl(&self, setting: &str) -> String {
+        let there = self.netns.map(|netns| format!("ip netns exec {netns} ")).unwrap_or_default();
+        format!("`{there}sysctl -w {setting}`")
+    }
+
+    /// An interface's name, and where it is.
+    pub fn of(&self, name: &str) -> String {
+        self.netns.map_or_else(|| name.to_owned(), |netns| format!("{name} in {netns}"))
+    }
+
+    /// Looks from inside.
+    fn enter(&self, name: &str, nics: &[&View], findings: &mut Findings) -> Result<(), Failure> {
+        let opened = name
+            .parse::<NetnsName>()
+            .map_err(|e| io::Error::other(e.to_string()))
+            .and_then(|name| netns::open(&name));
+        let refused = match opened {
+            Ok(there) => {
+                let mut done = Ok(());
+                let entered = netns::within(&there, || {
+                    done = self.examine(nics, findings);
+                    Ok(())
+                });
+                match entered {
+                    Ok(()) => return done,
+                    Err(e) => e,
+                }
+            }
+            // It is made at the start.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.runs => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let names = nics.iter().map(|nic| nic.name.as_str()).collect::<Vec<_>>().join(", ");
+                let what = format!(
+                    "the network namespace {name} has lost its name, so that nobody can be started in it; {names} lives on in it"
+                );
+                return findings.broken(
+                    "namespace",
+                    what,
+                    "restart tap-rs, which makes it again; somebody has said `ip netns del`",
+                );
+            }
+            Err(e) => e,
+        };
+        findings.warn(
+            "namespace",
+            format!("the network namespace {name} cannot be looked into: {refused}"),
+            "run as root, outside of containers",
+        )
+    }
+
+    fn examine(&self, nics: &[&View], findings: &mut Findings) -> Result<(), Failure> {
+        let links = match Links::read() {
+            Ok(links) => links,
+            Err(e) => {
+                return findings.warn(
+                    "interface",
+                    format!("interfaces cannot be listed: {e}"),
+                    "run as root",
+                );
+            }
+        };
+        for nic in nics {
+            let before = findings.count();
+            self.own(&links, nic, findings)?;
+            parent(&links, nic, findings)?;
+            self.addresses(&links, nic, findings)?;
+            if self.few && findings.count() == before && self.runs {
+                findings.ok(
+                    "interface",
+                    format!(
+                        "{}: there, with MTU {}, and nothing that is not its own",
+                        self.of(&nic.name),
+                        nic.mtu
+                    ),
+                )?;
+            }
+        }
+        leftovers(&links, nics, findings)?;
+        match self.side {
+            Side::Server => sysctls(self, nics, findings),
+            Side::Client => bridges(&links, nics, findings),
+        }
+    }
+
+    fn own(&self, links: &Links, nic: &View, findings: &mut Findings) -> Result<(), Failure> {
+        let Some(link) = links.named(&nic.name) else {
+            if !self.runs {
+                return Ok(());
+            }
+            return findings.broken(
+                "interface",
+                format!("{} is gone", self.of(&nic.name)),
+                "tap-rs makes it again as soon as it can; its log says what is in the way",
+            );
+        };
+        let kind = match nic.mode {
+            crate::types::NicMode::Tap => "tun",
+            crate::types::NicMode::Macvtap => "macvtap",
+        };
+        if link.kind_name() != kind {
+            let what = format!(
+                "{} is a {} interface, and the config wants to make a {} of this name",
+                self.of(&nic.name),
+                link.kind_name(),
+                nic.mode
+            );
+            let (down, rename) = (
+                self.ip(&format!("link set {} down", nic.name)),
+                self.ip(&format!("link set {0} name {0}-old", nic.name)),
+            );
+            let mend = format!("choose another `ifname`, or rename that one: {down} and {rename}");
+            return findings.broken("interface", what, mend);
+        }
+        if self.runs && self.side == Side::Server && !link.is_up() {
+            findings.broken(
+                "interface",
+                format!("{} is down", self.of(&nic.name)),
+                self.ip(&format!("link set {} up", nic.name)),
+            )?;
+        }
+        if self.runs && link.mtu != u32::from(nic.mtu) {
+            findings.warn(
+                "interface",
+                format!("{} has MTU {}, and should have {}", self.of(&nic.name), link.mtu, nic.mtu),
+                self.ip(&format!("link set {} mtu {}", nic.name, nic.mtu)),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn addresses(&self, links: &Links, nic: &View, findings: &mut Findings) -> Result<(), Failure> {
+        for (index, ip) in &links.addresses {
+            let Some(link) = links.numbered(*index) else { continue };
+            let (own, its) = (link.name == nic.name, nic.addrs.iter().any(|(addr, _)| addr == ip));
+            let del = self.ip(&format!("addr del {ip} dev {}", link.name));
+            if own && self.side == Side::Client && !is_link_local(*ip) {
+                let what = format!(
+                    "{} has the address {ip} here, so this box answers for it instead of the server",
+                    nic.name
+                );
+                findings.broken("address", what, del)?;
+            } else if !own && its {
+                let what = format!(
+                    "{ip} is {}'s, and {} has it as well: this box keeps what is for it",
+                    nic.name, link.name
+                );
+                findings.broken("address", what, del)?;
+            } else if own && self.side == Side::Server && !its && !is_link_local(*ip) {
+                let what = format!(
+                    "{} has the address {ip}, which its config does not name: frames from it may be dropped",
+                    self.of(&nic.name)
+                );
+                findings.warn("address", what, format!("name it in the config, on both sides, or {del}"))?;
+            }
+        }
+        Ok(())
     }
 }
 
 /// Every interface, and its addresses.
-struct Links {
+pub struct Links {
     all: Vec<Link>,
     addresses: Vec<(u32, IpAddr)>,
 }
@@ -67,54 +233,14 @@ impl Links {
         Ok(Self { all, addresses })
     }
 
-    fn named(&self, name: &str) -> Option<&Link> {
+    /// The interface of this name.
+    pub fn named(&self, name: &str) -> Option<&Link> {
         self.all.iter().find(|link| link.name == name)
     }
 
     fn numbered(&self, index: u32) -> Option<&Link> {
         self.all.iter().find(|link| link.index == index)
     }
-}
-
-fn own(links: &Links, nic: &View, side: Side, runs: bool, findings: &mut Findings) -> Result<(), Failure> {
-    let Some(link) = links.named(&nic.name) else {
-        if !runs {
-            return Ok(());
-        }
-        return findings.broken(
-            "interface",
-            format!("{} is gone", nic.name),
-            "tap-rs makes it again as soon as it can; its log says what is in the way",
-        );
-    };
-    let kind = match nic.mode {
-        crate::types::NicMode::Tap => "tun",
-        crate::types::NicMode::Macvtap => "macvtap",
-    };
-    if link.kind_name() != kind {
-        let what = format!(
-            "{} is a {} interface, and the config wants to make a {} of this name",
-            nic.name,
-            link.kind_name(),
-            nic.mode
-        );
-        return findings.broken("interface", what, format!("choose another `ifname`, or rename that one: `ip link set {0} down && ip link set {0} name {0}-old`", nic.name));
-    }
-    if runs && side == Side::Server && !link.is_up() {
-        findings.broken(
-            "interface",
-            format!("{} is down", nic.name),
-            format!("`ip link set {} up`", nic.name),
-        )?;
-    }
-    if runs && link.mtu != u32::from(nic.mtu) {
-        findings.warn(
-            "interface",
-            format!("{} has MTU {}, and should have {}", nic.name, link.mtu, nic.mtu),
-            format!("`ip link set {} mtu {}`", nic.name, nic.mtu),
-        )?;
-    }
-    Ok(())
 }
 
 fn parent(links: &Links, nic: &View, findings: &mut Findings) -> Result<(), Failure> {
@@ -162,34 +288,6 @@ fn parent(links: &Links, nic: &View, findings: &mut Findings) -> Result<(), Fail
     Ok(())
 }
 
-fn addresses(links: &Links, nic: &View, side: Side, findings: &mut Findings) -> Result<(), Failure> {
-    for (index, ip) in &links.addresses {
-        let Some(link) = links.numbered(*index) else { continue };
-        let (own, its) = (link.name == nic.name, nic.addrs.iter().any(|(addr, _)| addr == ip));
-        let del = format!("`ip addr del {ip} dev {}`", link.name);
-        if own && side == Side::Client && !is_link_local(*ip) {
-            let what = format!(
-                "{} has the address {ip} here, so this box answers for it instead of the server",
-                nic.name
-            );
-            findings.broken("address", what, del)?;
-        } else if !own && its {
-            let what = format!(
-                "{ip} is {}'s, and {} has it as well: this box keeps what is for it",
-                nic.name, link.name
-            );
-            findings.broken("address", what, del)?;
-        } else if own && side == Side::Server && !its && !is_link_local(*ip) {
-            let what = format!(
-                "{} has the address {ip}, which its config does not name: frames from it may be dropped",
-                nic.name
-            );
-            findings.warn("address", what, format!("add it to `ip`, or {del}"))?;
-        }
-    }
-    Ok(())
-}
-
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
@@ -223,7 +321,7 @@ fn offloads(subject: &Subject, findings: &mut Findings) -> Result<(), Failure> {
 }
 
 /// Macvtaps whose process has ended.
-fn leftovers(links: &Links, nics: &[View], findings: &mut Findings) -> Result<(), Failure> {
+fn leftovers(links: &Links, nics: &[&View], findings: &mut Findings) -> Result<(), Failure> {
     for link in &links.all {
         let ours = nics.iter().any(|nic| nic.name == link.name);
         if let Some(pid) = maker(link).filter(|pid| !ours && !is_like_us(*pid)) {
@@ -235,131 +333,4 @@ fn leftovers(links: &Links, nics: &[View], findings: &mut Findings) -> Result<()
         }
     }
     Ok(())
-}
-
-/// What a server's kernel does with several NICs.
-fn sysctls(nics: &[View], runs: bool, findings: &mut Findings) -> Result<(), Failure> {
-    let rules = rules();
-    let shared = |nic: &View| nics.iter().any(|other| other.name != nic.name && share(nic, other));
-    for nic in nics.iter().filter(|_| runs) {
-        let name = &nic.name;
-        let v4 = |key: &str| effective("ipv4", name, key);
-        if shared(nic) && v4("arp_filter") == Some(0) && v4("arp_ignore") == Some(0) {
-            let what = format!(
-                "{name} answers ARP for the addresses of other NICs in its subnet (arp_filter, arp_ignore are 0)"
-            );
-            findings.warn(
-                "sysctl",
-                what,
-                format!("`sysctl -w net.ipv4.conf.{name}.arp_ignore=1`, or see configs/sysctl.conf"),
-            )?;
-        }
-        let routed = rules.as_ref().is_none_or(|rules| nic.addrs.iter().all(|(ip, _)| has_rule(rules, *ip)));
-        if shared(nic) && !routed {
-            let what = format!(
-                "{name} shares its subnet with other NICs and has no routing rule of its own: its answers leave by another"
-            );
-            findings.warn(
-                "sysctl",
-                what,
-                "write routing = \"auto\" in the server's file, or make a table for each NIC as docs/ROUTING.md says",
-            )?;
-        }
-        if shared(nic) && !routed && v4("rp_filter") == Some(1) {
-            let what = format!(
-                "{name} drops what the route back to would leave by another NIC (rp_filter is 1, strict)"
-            );
-            findings.warn("sysctl", what, format!("`sysctl -w net.ipv4.conf.{name}.rp_filter=2`"))?;
-        }
-        let v6 = nic.addrs.iter().any(|(ip, _)| ip.is_ipv6());
-        if v6 && read("ipv6", name, "disable_ipv6") == Some(1) {
-            let what = format!("{name} has an IPv6 address in its config, and IPv6 is off on it");
-            findings.broken("sysctl", what, format!("`sysctl -w net.ipv6.conf.{name}.disable_ipv6=0`"))?;
-        }
-    }
-    Ok(())
-}
-
-/// The routing rules of both families; `None` without `ip`.
-fn rules() -> Option<String> {
-    let of = |family: &str| {
-        let output = Command::new("ip").args([family, "rule"]).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    Some(of("-4")? + &of("-6").unwrap_or_default())
-}
-
-/// A rule is about what comes from this address.
-fn has_rule(rules: &str, ip: IpAddr) -> bool {
-    rules.lines().any(|line| {
-        let mut words = line.split_whitespace();
-        words.find(|word| *word == "from").and(words.next()).is_some_and(|from| from == ip.to_string())
-    })
-}
-
-/// In one subnet.
-fn share(a: &View, b: &View) -> bool {
-    let net = |ip: IpAddr, len: u8| match ip {
-        IpAddr::V4(ip) => {
-            (4, u128::from(ip.to_bits().checked_shr(32u32.saturating_sub(len.into())).unwrap_or(0)))
-        }
-        IpAddr::V6(ip) => (6, ip.to_bits().checked_shr(128u32.saturating_sub(len.into())).unwrap_or(0)),
-    };
-    let nets =
-        |nic: &View| nic.addrs.iter().filter_map(|(ip, len)| Some(net(*ip, (*len)?))).collect::<Vec<_>>();
-    let others = nets(b);
-    nets(a).iter().any(|n| others.contains(n))
-}
-
-/// The kernel goes by the larger of what holds for all and for one.
-fn effective(family: &str, name: &str, key: &str) -> Option<u32> {
-    Some(read(family, "all", key)?.max(read(family, name, key)?))
-}
-
-fn read(family: &str, name: &str, key: &str) -> Option<u32> {
-    fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/{key}")).ok()?.trim().parse().ok()
-}
-
-/// A client's tap in a bridge: what the host's firewall does to bridged frames.
-fn bridges(links: &Links, nics: &[View], findings: &mut Findings) -> Result<(), Failure> {
-    let bridged = nics.iter().filter_map(|nic| links.named(&nic.name)).any(|link| link.master.is_some());
-    let filtered =
-        fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|v| v.trim() == "1");
-    if bridged && filtered {
-        findings.warn(
-            "sysctl",
-            "the firewall of this box filters what its bridge forwards (bridge-nf-call-iptables is 1)",
-            "`sysctl -w net.bridge.bridge-nf-call-iptables=0`",
-        )?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::NicMode;
-
-    fn nic(name: &str, addr: &str) -> View {
-        let addr: crate::types::NicAddr = addr.parse().unwrap();
-        View {
-            name: name.into(),
-            addrs: vec![(addr.ip, addr.prefix)],
-            mtu: 1500,
-            mode: NicMode::Tap,
-            parent: None,
-            netns: None,
-        }
-    }
-
-    #[test]
-    fn nics_of_one_subnet_are_told_from_others() {
-        assert!(share(&nic("a", "10.0.0.1/24"), &nic("b", "10.0.0.9/24")));
-        assert!(share(&nic("a", "fd00::1/64"), &nic("b", "fd00::2/64")));
-        for (a, b) in
-            [("10.0.0.1/24", "10.0.1.1/24"), ("10.0.0.1/24", "fd00::1/64"), ("10.0.0.1", "10.0.0.1/32")]
-        {
-            assert!(!share(&nic("a", a), &nic("b", b)), "{a} {b}");
-        }
-    }
 }

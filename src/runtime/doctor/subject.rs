@@ -179,7 +179,10 @@ impl Subject {
                 .clients
                 .iter()
                 .flat_map(|c| &c.nics)
-                .map(|n| view(&n.spec, s.mode, n.parent.as_ref()))
+                .map(|n| View {
+                    netns: n.stack.netns.as_ref().map(ToString::to_string),
+                    ..view(&n.spec, s.mode, n.parent.as_ref())
+                })
                 .collect(),
             None => Vec::new(),
         }

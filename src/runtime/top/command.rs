@@ -15,6 +15,7 @@ use ratatui_crossterm::crossterm::terminal::{
 
 use super::app::App;
 use super::keys::{After, press};
+use super::signal::Signals;
 use super::style::Look;
 use super::view::draw;
 use crate::cli::TopArgs;
@@ -31,11 +32,11 @@ const KEY: Duration = Duration::from_millis(200);
 /// What all that run have said, or why nobody has.
 type Told = (Instant, Result<Vec<(String, Snapshot)>, String>);
 
-/// Shows what runs here until a key ends it.
+/// Shows what runs here until a key or a signal ends it. Gives the exit status: 0, or 128 and the signal's number.
 ///
 /// # Errors
 /// This is no terminal, nobody runs here, or the terminal has gone.
-pub fn command(args: &TopArgs) -> Result<(), Failure> {
+pub fn command(args: &TopArgs) -> Result<u8, Failure> {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     if dumb || !stdin().is_terminal() || !stdout().is_terminal() {
         return Err(Failure::Refused(
@@ -50,16 +51,20 @@ pub fn command(args: &TopArgs) -> Result<(), Failure> {
     let name = args.name.clone();
     std::thread::spawn(move || watch(name.as_deref(), &tell));
     let lost = |e: io::Error| Failure::Refused(format!("the terminal cannot be used: {e}"));
+    let signals = Signals::watch(give_back).map_err(lost)?;
     let screen = Screen::take().map_err(lost)?;
-    let ended = live(&mut app, &told);
+    let ended = live(&mut app, &told, &signals);
     drop(screen);
     ended.map_err(lost)
 }
 
-fn live(app: &mut App, told: &Receiver<Told>) -> io::Result<()> {
+fn live(app: &mut App, told: &Receiver<Told>, signals: &Signals) -> io::Result<u8> {
     let mut terminal = Terminal::new(CrosstermBackend::<Stdout>::new(stdout()))?;
     let mut changed = true;
     loop {
+        if let Some(signal) = signals.seen() {
+            return Ok(signal.saturating_add(128));
+        }
         if std::mem::take(&mut changed) {
             terminal.draw(|frame| draw(frame, app))?;
         }
@@ -67,7 +72,7 @@ fn live(app: &mut App, told: &Receiver<Told>) -> io::Result<()> {
             // Another size is an event as well, and is seen when the next frame is drawn.
             changed = true;
             match event::read()? {
-                Event::Key(key) if press(app, key) == After::Ended => return Ok(()),
+                Event::Key(key) if press(app, key) == After::Ended => return Ok(0),
                 _ => {}
             }
         }
@@ -102,7 +107,7 @@ fn look(name: Option<&str>) -> Result<Vec<(String, Snapshot)>, String> {
     answers.into_iter().map(read).collect()
 }
 
-/// The terminal while it is ours. Given back when dropped, and where the program panics.
+/// The terminal while it is ours. Given back when dropped, where the program panics, and by [`Signals`].
 struct Screen;
 
 impl Screen {
@@ -128,4 +133,35 @@ impl Drop for Screen {
 fn give_back() {
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Says to the process that a test starts on a terminal what it is to do there.
+    const ORDER: &str = "TAP_RS_TEST_SCREEN";
+
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        if std::env::var_os(ORDER).is_some() {
+            let _screen = Screen::take().unwrap();
+            panic!("as it is meant");
+        }
+        let program = std::env::current_exe().unwrap();
+        let this = "runtime::top::command::tests::a_panic_gives_the_terminal_back";
+        let line = format!("stty -g; {ORDER}=1 {} --exact {this} --nocapture; stty -g", program.display());
+        let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines.first(), lines.last(), "the settings are what they were: {shown}");
+        let (taken, given) = (shown.find("\x1b[?1049h"), shown.find("\x1b[?1049l"));
+        let told = shown.find("as it is meant");
+        assert!(
+            taken.is_some() && taken < given && given < told,
+            "it is told where one can read it: {shown}"
+        );
+    }
 }
