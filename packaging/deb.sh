@@ -11,9 +11,6 @@ made=target/package
 version=$(cargo pkgid --offline | sed 's/.*[#@]//')-1
 maintainer="${DEBFULLNAME:-The tap-rs authors} <${DEBEMAIL:-root@localhost}>"
 export PATH=$PWD/target/tools/bin:$PATH
-# The same source gives the same package.
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)
-export SOURCE_DATE_EPOCH
 
 if ! command -v cargo-deb >/dev/null; then
     echo "building cargo-deb below target/tools" >&2
@@ -25,6 +22,9 @@ fi
 packaging/static.sh full >&2
 rm -rf "$made" && mkdir -p "$made"
 cargo run --quiet --locked --example manual -- "$made" >&2
+# The same source gives the same package. Not before: a change of it would have C code built again.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)
+export SOURCE_DATE_EPOCH
 cat >"$made/changelog" <<EOF
 tap-rs ($version) unstable; urgency=medium
 

@@ -68,7 +68,7 @@ use std::rc::Rc;
 use self::hooks::Words;
 use crate::commands::Failure;
 use crate::config::{self, Config, Hook, Level, Overrides, ScriptPolicy};
-use crate::sys::limits;
+use crate::sys::{limits, wipe};
 use crate::types::NetnsName;
 
 /// Runs what the config at `path` says, until a signal or a script ends it. Returns the exit status.
@@ -77,6 +77,8 @@ use crate::types::NetnsName;
 /// One sentence that says what keeps it from running, and how to mend it, where that does not stand in the log yet.
 pub fn run(path: &Path, overrides: &Overrides) -> Result<u8, Failure> {
     let (config, warnings) = config::load(path, overrides)?;
+    // The keys have been looked at, and the keeper, which is about to be forked off, is not to know them.
+    wipe::stack();
     refuse_too_few_descriptors(&config)?;
     // In the background the working directory is another one.
     let file = reload::Source {

@@ -25,6 +25,7 @@ pub use self::command::{Told, command, print, reload_named};
 pub use self::server::server_difference;
 use super::log::ASKED;
 use crate::config::{self, Common, Config, Overrides};
+use crate::sys::wipe;
 
 /// Where a config comes from, again at each reload.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ impl Source {
     /// The config as it stands now, and what was noticed; else one line for each mistake.
     pub fn load(&self) -> Result<(Config, Vec<String>), String> {
         let (config, warnings) = config::load(&self.path, &self.overrides).map_err(|e| e.to_string())?;
+        // The keys have been looked at.
+        wipe::stack();
         Ok((config, warnings.iter().map(ToString::to_string).collect()))
     }
 

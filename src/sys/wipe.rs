@@ -1,9 +1,19 @@
-//! An allocator that wipes what is given back: the handshake library leaves copies of secrets in freed memory, and
-//! nobody else would ever clear them.
+//! Wiping memory that nobody else would ever clear: an allocator that wipes what is given back, for the handshake library
+//! leaves copies of secrets in freed memory; and what functions that have returned have left on the stack.
 //!
 //! The data path allocates nothing per frame, so that it pays nothing for this.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+
+/// More than the deepest function that handles a key takes, and less than the smallest stack has.
+const STACK: usize = 128 << 10;
+
+/// Overwrites the stack below the caller, where functions that have returned may have moved a secret to.
+#[inline(never)]
+pub fn stack() {
+    black_box(&mut [0u8; STACK]);
+}
 
 /// The system's allocator, with freed memory wiped. For `#[global_allocator]`.
 #[derive(Debug)]

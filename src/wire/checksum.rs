@@ -38,8 +38,8 @@ pub fn sum(bytes: &[u8]) -> u16 {
 #[inline]
 pub const fn fold(mut acc: u64) -> u16 {
     acc = (acc & 0xffff_ffff).wrapping_add(acc >> 32);
+    // Two numbers of 32 bits are 0x1_ffff_fffe at the most, and that becomes 0x1_fffe.
     acc = (acc & 0xffff).wrapping_add((acc >> 16) & 0xffff).wrapping_add(acc >> 32);
-    acc = (acc & 0xffff).wrapping_add(acc >> 16);
     acc = (acc & 0xffff).wrapping_add(acc >> 16);
     (acc & 0xffff) as u16
 }

@@ -180,3 +180,21 @@ fn a_session_with_another_run_of_the_other_end_is_new() {
     assert!(!peer.is_new(0) && peer.is_new(1));
     assert!(Peer::new(PeerId(0), Instant::now()).is_new(0), "there is none yet");
 }
+
+#[test]
+fn a_busy_peer_is_looked_at_twice_a_second_and_an_idle_one_when_it_wakes() {
+    let now = Instant::now();
+    let (mut peer, mut rng, mut out) = up(now);
+    assert_eq!(peer.watch(), None, "idle");
+    assert!(peer.activity.note_sent(now, true), "the data path is asked to say when that changes");
+    assert_eq!(peer.watch(), Some(now + WATCH));
+    // Answered, and nothing since: it counts as busy until two looks have seen nothing new.
+    peer.activity.note_received(now, false);
+    for (after, busy) in [(WATCH, true), (WATCH * 2, true), (WATCH * 3, false)] {
+        peer.handle_timeout(now + after, &mut rng, &mut out);
+        assert_eq!(peer.watch(), busy.then(|| now + after + WATCH), "{after:?}");
+    }
+    peer.activity.note_sent(now + WATCH * 3, true);
+    peer.clear(&mut out);
+    assert_eq!(peer.watch(), None, "there is no session");
+}
