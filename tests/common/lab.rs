@@ -354,12 +354,16 @@ fn site(plan: &Plan, server: &Ns, i: usize) -> Site {
             veth((router, "out"), (server, &under));
             for (ns, link, host) in [(&client, "wan0", 2), (router, "in", 1)] {
                 ns.ip(&format!("link set {link} up"));
-                ns.ip(&format!("addr add 172.30.{i}.{host}/24 dev {link}"));
-                ns.ip(&format!("-6 addr add fd30:{i}::{host}/64 dev {link} nodad"));
+                ns.ip(&match plan.ipv6_underlay {
+                    false => format!("addr add 172.30.{i}.{host}/24 dev {link}"),
+                    true => format!("-6 addr add fd30:{i}::{host}/64 dev {link} nodad"),
+                });
             }
             address(plan, router, "out", i, 2);
-            client.ip(&format!("route add default via 172.30.{i}.1"));
-            client.ip(&format!("-6 route add default via fd30:{i}::1"));
+            client.ip(&match plan.ipv6_underlay {
+                false => format!("route add default via 172.30.{i}.1"),
+                true => format!("-6 route add default via fd30:{i}::1"),
+            });
             router.sysctl("net.ipv4.ip_forward", 1);
             router.sysctl("net.ipv6.conf.all.forwarding", 1);
             if plan.nat {

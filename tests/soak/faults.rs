@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 use crate::common::program::{Program, own_kb};
 use crate::common::traces::{descriptors, keeper_of};
 use crate::counters::kernel_errors;
-use crate::load::{Load, StopAtEnd};
+use crate::load::{AFTERMATH, Load, StopAtEnd};
 use crate::noise::Dice;
 use crate::stage::{self, Fault, Stage};
+
+/// Behind all kinds of faults, in a run that has the time: a connection that ends early in it has none to blame.
+const LULL: Duration = AFTERMATH.saturating_add(Duration::from_secs(10));
 
 /// Between two rekeys.
 const REKEY: Duration = Duration::from_secs(1);
@@ -41,8 +44,15 @@ pub fn run(span: Duration, megabits: f64, dice: &mut Dice) {
         for (from, to, ips) in [(lan, server, there), (server, lan, here)] {
             let (rate, load) = (megabits * 1e6 / 8.0 / 4.0, &load);
             let (tcp_dice, udp_dice) = (dice.fork(), dice.fork());
-            scope.spawn(move || load.tcp(from, to, ips, rate, tcp_dice));
-            scope.spawn(move || load.udp(from, to, ips[0], rate, udp_dice));
+            // A flow that panics ends the run.
+            scope.spawn(move || {
+                let _end = StopAtEnd(load);
+                load.tcp(from, to, ips, rate, tcp_dice);
+            });
+            scope.spawn(move || {
+                let _end = StopAtEnd(load);
+                load.udp(from, to, ips[0], rate, udp_dice);
+            });
         }
         scope.spawn(|| rekeyed.again_and_again(&load));
         throw(&mut stage, &load, &rekeyed, (span, dice))
@@ -73,6 +83,9 @@ fn throw(
         // Each kind once, in any order; then again.
         bag.retain(|fault| !calm || !Fault::DEADLY.contains(fault));
         if bag.is_empty() {
+            if span >= MEASURABLE && !figures.faults.is_empty() {
+                std::thread::sleep(LULL);
+            }
             bag = Fault::SURVIVED.to_vec();
             bag.extend(Fault::DEADLY.iter().filter(|_| !calm));
         }

@@ -17,7 +17,7 @@ use crate::noise::{Dice, NOISE, compare, noise};
 /// A connection on which nothing moves for longer is given up.
 const STALLED: Duration = Duration::from_secs(3);
 /// How long after a fault connections may still end by it: until they have stalled, and their sender has waited.
-const AFTERMATH: Duration = Duration::from_secs(10);
+pub const AFTERMATH: Duration = Duration::from_secs(10);
 /// Between two portions of a flow.
 const PORTION: Duration = Duration::from_millis(5);
 /// How many datagrams back is looked whether one has come already.
