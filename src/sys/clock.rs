@@ -66,6 +66,7 @@ impl ClockChanges {
         let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
         // SAFETY: no pointers; the new descriptor is owned by nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(check(libc::timerfd_create(libc::CLOCK_REALTIME, flags))?) };
+        #[allow(deprecated, reason = "libc says so of musl's, because it will have 64 bits")]
         let never = libc::timespec { tv_sec: libc::time_t::MAX / 2, tv_nsec: 0 };
         let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let when = libc::itimerspec { it_interval: none, it_value: never };
