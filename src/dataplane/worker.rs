@@ -61,9 +61,9 @@ pub struct WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// A worker with the usual 32 receive slots, and no lines.
+    /// A worker with the usual 8 receive slots, and no lines.
     pub fn new(side: Side, name: impl Into<String>) -> Self {
-        Self { side, name: name.into(), receive_slots: 32, lines: 0, line_buffer: 0 }
+        Self { side, name: name.into(), receive_slots: 8, lines: 0, line_buffer: 0 }
     }
 }
 

@@ -28,6 +28,9 @@ const NOTICES: usize = 1024;
 /// Bytes that the kernel may hold for each socket each way: at 10 Gbit/s, some milliseconds.
 const SOCKET_BUFFER: usize = 4 << 20;
 
+/// Datagrams of a socket that strangers have for themselves, received in one system call: they are small.
+const STRANGERS_AT_ONCE: usize = 32;
+
 /// The data plane of this process.
 pub struct Plane {
     workers: Vec<WorkerHandle>,
@@ -70,8 +73,8 @@ impl Plane {
         let socket = sockets.first().ok_or(io::ErrorKind::InvalidInput)?.try_clone()?;
         let (tell, notices) = mpsc::channel(NOTICES);
         let mut workers = Vec::with_capacity(sockets.len());
-        // Lines would take datagrams from the filter that shares them out.
-        let lines = if sockets.len() == 1 { most_lines() } else { 0 };
+        // Lines would take datagrams from the filter that shares them out; and a client hears one server only.
+        let lines = if side == Side::Server && sockets.len() == 1 { most_lines() } else { 0 };
         for (i, socket) in sockets.into_iter().enumerate() {
             let (receive, send) = socket.set_buffers(SOCKET_BUFFER, SOCKET_BUFFER)?;
             if i == 0 && receive.min(send) < SOCKET_BUFFER {
@@ -80,6 +83,7 @@ impl Plane {
             let config = WorkerConfig {
                 lines,
                 line_buffer: SOCKET_BUFFER,
+                receive_slots: if lines > 0 { STRANGERS_AT_ONCE } else { 8 },
                 ..WorkerConfig::new(side, format!("tap-rs-plane{i}"))
             };
             workers.push(spawn(socket, &config, tell.clone())?);
