@@ -19,7 +19,7 @@ use crate::proto::cookie::mac;
 /// Handshakes a second of one source: many clients may be behind one NAT.
 const SOURCE: Rate = Rate { a_second: 150, at_once: 300 };
 /// Those of all sources that have lately asked seldom.
-const SELDOM: Rate = Rate { a_second: 200, at_once: 300 };
+const SELDOM: Rate = Rate { a_second: 300, at_once: 600 };
 /// Those of all others.
 const OFTEN: Rate = Rate { a_second: 120, at_once: 100 };
 /// Up to this a source counts as one that asks seldom.
