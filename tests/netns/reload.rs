@@ -1,10 +1,11 @@
 //! A config read again while the program runs: clients follow, nobody else is disturbed, mistakes change nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::lab::{Edit, Lab, NIC_GONE, NIC_READY, Nic, SESSION, SOON};
 use crate::common::ns::Ns;
 use crate::common::program::TAP_RS;
+use crate::common::traces::until;
 use crate::common::traffic::tcp;
 use crate::needs_root;
 
@@ -14,14 +15,6 @@ fn with(nics: &[usize]) -> Edit {
 
 fn remote() -> Edit {
     Edit { remote: true, ..Edit::default() }
-}
-
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + SOON;
-    while !holds() {
-        assert!(Instant::now() < end, "{what} within {SOON:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -40,7 +33,9 @@ fn nics_appear_and_vanish_while_another_carries_traffic() {
         client.wait_for_log(&[NIC_READY, "mv2"], SOON);
         client.wait_for_log(&[NIC_GONE, "mv1"], SOON);
         site.lan.ping(added.ip);
-        until("mv1 and its twin are gone", || !site.client.has_link("mv1") && !lab.server.has_link("tap0x1"));
+        until("mv1 and its twin are gone", SOON, || {
+            !site.client.has_link("mv1") && !lab.server.has_link("tap0x1")
+        });
         load.join().unwrap();
     });
     assert!(!site.lan.answers(Nic::new(0, 1).ip, Duration::from_millis(300)));
@@ -56,7 +51,7 @@ fn a_changed_mtu_reaches_the_client() {
     let site = &lab.sites[0];
     lab.write("server.toml", lab.server_toml(&Edit { nic: "mtu = 1400".into(), ..with(&[0]) }));
     server.reload();
-    until("mtu 1400 on both ends", || {
+    until("mtu 1400 on both ends", SOON, || {
         site.client.try_exec(&["ip", "link", "show", "mv0"]).stdout.windows(8).any(|w| w == b"mtu 1400")
             && lab.server.ip("link show tap0x0").contains("mtu 1400")
     });
@@ -95,7 +90,7 @@ fn a_client_taken_off_the_list_is_shut_out_and_the_others_stay() {
     let first = head.find("[[clients]]").unwrap();
     lab.write("server.toml", format!("{}{second}", &head[..first]));
     server.reload();
-    until("the first client's NIC is gone from the server", || !lab.server.has_link("tap0x0"));
+    until("the first client's NIC is gone from the server", SOON, || !lab.server.has_link("tap0x0"));
     assert!(!lab.sites[0].lan.answers(lab.sites[0].nics[0].ip, Duration::from_millis(500)));
     lab.sites[1].lan.ping(lab.sites[1].nics[0].ip);
     assert_eq!(clients[1].count(&[SESSION]), 1);
@@ -175,7 +170,7 @@ fn a_client_follows_its_file_and_keeps_its_session() {
     lab.write("client0.toml", lab.client_toml(0, &with(&[0])));
     client.reload();
     client.wait_for_log(&[NIC_GONE, "mv1"], SOON);
-    until("mv1 is gone", || !site.client.has_link("mv1"));
+    until("mv1 is gone", SOON, || !site.client.has_link("mv1"));
     site.lan.ping(site.nics[0].ip);
     assert_eq!(client.count(&[SESSION]), 1);
     // Another macvtap's name is taken: what is there stays.
