@@ -33,9 +33,12 @@ const EVENTS: usize = 64;
 /// What the first frame of a NIC is expected to be no longer than, in bytes.
 const FIRST_LENGTH: usize = 2048;
 
-/// Trains received from a line in one turn. From the open socket it is as many as there are slots: what strangers
-/// send is small, cheaply refused, and should not keep a client that comes from being heard.
-const LINE_TRAINS: usize = 8;
+/// Trains of a peer received in one turn.
+const TRAINS: usize = 8;
+
+/// Trains received in one turn from a socket that strangers have for themselves: what they send is small, cheaply
+/// refused, and should not keep a client that comes from being heard.
+const STRANGERS: usize = 32;
 
 /// Turns that a line has which is about to be closed: more than its buffer holds.
 const LAST_TURNS: usize = 64;
@@ -51,8 +54,6 @@ pub struct WorkerConfig {
     pub side: Side,
     /// The thread's name, at most 15 bytes of it shown.
     pub name: String,
-    /// Trains received in one system call, up to 64 KiB each: 1 to 32.
-    pub receive_slots: usize,
     /// How many peers get a socket of their own to be received on. More than none asks for a socket that may have lines
     /// ([`UdpSocket::line`]), and for no other worker on its address.
     pub lines: usize,
@@ -61,9 +62,9 @@ pub struct WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// A worker with the usual 8 receive slots, and no lines.
+    /// A worker without lines.
     pub fn new(side: Side, name: impl Into<String>) -> Self {
-        Self { side, name: name.into(), receive_slots: 8, lines: 0, line_buffer: 0 }
+        Self { side, name: name.into(), lines: 0, line_buffer: 0 }
     }
 }
 
@@ -107,7 +108,7 @@ pub fn spawn(
         out: Outside::new(config.side, socket, notices),
         tables: Tables::default(),
         uplink: Uplink::default(),
-        downlink: Downlink::new(config.receive_slots),
+        downlink: Downlink::new(if config.lines > 0 { STRANGERS } else { TRAINS }),
         lines: Lines::new(config.lines, config.line_buffer),
     };
     worker.epoll.add(inbox.bell(), COMMAND, Interest::READ)?;
@@ -158,7 +159,7 @@ impl Worker {
         }
         for event in events.iter() {
             if let Some(line) = self.lines.named(event.token) {
-                self.downlink.turn((line, LINE_TRAINS), &mut self.tables, &self.out, now)?;
+                self.downlink.turn((line, TRAINS), &mut self.tables, &self.out, now)?;
             }
         }
         self.downlink.expire(&mut self.tables, &self.out, now);

@@ -28,9 +28,6 @@ const NOTICES: usize = 1024;
 /// Bytes that the kernel may hold for each socket each way: at 10 Gbit/s, some milliseconds.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Datagrams of a socket that strangers have for themselves, received in one system call: they are small.
-const STRANGERS_AT_ONCE: usize = 32;
-
 /// The data plane of this process.
 pub struct Plane {
     workers: Vec<WorkerHandle>,
@@ -83,7 +80,6 @@ impl Plane {
             let config = WorkerConfig {
                 lines,
                 line_buffer: SOCKET_BUFFER,
-                receive_slots: if lines > 0 { STRANGERS_AT_ONCE } else { 8 },
                 ..WorkerConfig::new(side, format!("tap-rs-plane{i}"))
             };
             workers.push(spawn(socket, &config, tell.clone())?);
