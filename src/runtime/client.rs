@@ -38,8 +38,8 @@ use crate::nic::Side;
 use crate::nic::events::Event as LinkEvent;
 use crate::proto::client::{Client, SERVER};
 use crate::proto::output::Event;
-use crate::sys::clock;
 use crate::sys::udp::UdpSocket;
+use crate::sys::{clock, wipe};
 use crate::types::{NetnsName, Path};
 use crate::wire::control::{PushState, REPORT_NICS};
 
@@ -269,7 +269,12 @@ impl Session {
 
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
         let taken = match notice {
-            Notice::Datagram { bytes, .. } => self.client.handle_datagram(now, &bytes),
+            Notice::Datagram { bytes, .. } => {
+                let taken = self.client.handle_datagram(now, &bytes);
+                // Noise has had the private key.
+                wipe::stack();
+                taken
+            }
             Notice::Control { index, path, bytes, .. } => {
                 self.client.handle_control(now, index, path, &bytes)
             }

@@ -31,10 +31,11 @@ use crate::commands::Failure;
 use crate::config::{Hook, ServerConfig};
 use crate::dataplane::Notice;
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{Server, ServerParams};
-use crate::sys::clock;
+use crate::sys::{clock, wipe};
 use crate::types::{Path, Suite};
 use crate::wire::datagram::{Header, Type};
 
@@ -274,8 +275,12 @@ impl Hub {
         let taken = match notice {
             Notice::Datagram { path, bytes } => {
                 let taken = self.server.handle_datagram(now, path, &bytes);
-                let hello = Header::decode(&bytes).is_ok_and(|header| header.kind == Type::Hello);
-                self.advise(now, path, hello && taken.is_ok());
+                let is = |kind| Header::decode(&bytes).is_ok_and(|header| header.kind == kind);
+                self.advise(now, path, is(Type::Hello) && taken.is_ok());
+                if is(Type::Init) && taken != Err(DropReason::BadMac) {
+                    // Noise has had the private key.
+                    wipe::stack();
+                }
                 taken
             }
             Notice::Control { index, path, bytes, .. } => {
