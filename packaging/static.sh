@@ -14,9 +14,11 @@ case $flavour in
 full) options=(--profile small) built=small ;;
 tiny)
     options=(--profile tiny --no-default-features --features tiny) built=tiny
-    # No messages for bugs, no relocations, no second way to multiply points, and equal functions only once.
+    # No messages for bugs, no relocations, no second way to multiply points or to hash, and equal functions and equal
+    # stretches of code only once.
     flags+=(-Z unstable-options -C panic=immediate-abort -Z location-detail=none -C relocation-model=static
-        --cfg 'curve25519_dalek_backend="serial"' -C link-arg=-fuse-ld=gold -C link-arg=-Wl,--icf=all)
+        --cfg 'curve25519_dalek_backend="serial"' --cfg 'sha2_backend="soft"' --cfg 'sha2_backend_soft="compact"'
+        -C llvm-args=-enable-machine-outliner=always -C link-arg=-fuse-ld=gold -C link-arg=-Wl,--icf=all)
     ;;
 *) echo "usage: $0 [full|tiny]" >&2; exit 2 ;;
 esac
