@@ -13,12 +13,14 @@
     )
 )]
 
+mod sorted;
 mod stack;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+pub use self::sorted::Sorted;
 pub use self::stack::{NetnsName, NicStack, Routing};
 
 /// Why a text is not a value of one of these types. Displays as one sentence that says what to write.

@@ -14,7 +14,7 @@
 mod client;
 mod handshake;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use crate::proto::cookie::{CookieJar, ServerName};
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::Ponged;
 use crate::proto::pull::{chunk, hash_of, revision_of};
-use crate::types::{Path, Suite};
+use crate::types::{Path, Sorted, Suite};
 use crate::wire::control::{Control, Enrolment};
 use crate::wire::datagram::{Header, MAC_LEN, Type};
 
@@ -54,12 +54,12 @@ pub struct Server {
     rng: StdRng,
     jar: CookieJar,
     budgets: Budgets,
-    clients: BTreeMap<PeerId, ClientState>,
+    clients: Sorted<PeerId, ClientState>,
     by_key: Arc<HashMap<[u8; 32], PeerId>>,
     by_index: HashMap<u32, PeerId>,
     /// INITs that were answered lately, by their MACs: whose next session each has made, where it still is that.
     by_init: HashMap<[u8; MAC_LEN], PeerId>,
-    timers: BTreeSet<(Instant, PeerId)>,
+    timers: Sorted<(Instant, PeerId), ()>,
     stranger: Option<[u8; 32]>,
     /// A session begins after a verdict only.
     asks_first: bool,
@@ -71,7 +71,7 @@ impl Server {
     pub fn new(now: Instant, params: ServerParams, mut rng: StdRng) -> Option<Self> {
         let name = ServerName::new(&params.identity.public())?;
         let (jar, budgets) = (CookieJar::new(now, &mut rng), Budgets::new(now, &mut rng));
-        let (clients, timers) = (BTreeMap::new(), BTreeSet::new());
+        let (clients, timers) = (Sorted::default(), Sorted::default());
         let (by_key, by_index, by_init) = (Arc::default(), HashMap::new(), HashMap::new());
         let (stranger, asks_first, out) = (None, false, Outputs::default());
         Some(Self {
@@ -116,7 +116,7 @@ impl Server {
         client.peer.clear(&mut self.out);
         Arc::make_mut(&mut self.by_key).retain(|_, owner| *owner != id);
         self.by_index.retain(|_, owner| *owner != id);
-        self.timers.retain(|(_, owner)| *owner != id);
+        self.timers.retain(|(_, owner), ()| *owner != id);
     }
 
     /// The keys that a client may use from now on. A session that was made with another ends, at once; so does every
@@ -328,12 +328,12 @@ impl Server {
 
     /// When [`Self::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(t, _)| *t)
+        self.timers.first().map(|((t, _), ())| *t)
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(t, id)) = self.timers.first() {
+        while let Some(&((t, id), ())) = self.timers.first() {
             if t > now {
                 return;
             }
@@ -368,7 +368,7 @@ impl Server {
         let Some(due) = client.poll_timeout() else { return };
         let due = earliest.map_or(due, |e| due.max(e));
         client.due = Some(due);
-        self.timers.insert((due, id));
+        self.timers.insert((due, id), ());
     }
 }
 
@@ -377,7 +377,7 @@ const GRAIN: Duration = Duration::from_millis(1);
 
 fn client_of<'a>(
     by_index: &HashMap<u32, PeerId>,
-    clients: &'a mut BTreeMap<PeerId, ClientState>,
+    clients: &'a mut Sorted<PeerId, ClientState>,
     index: u32,
 ) -> Option<(PeerId, &'a mut ClientState)> {
     let id = *by_index.get(&index)?;

@@ -8,7 +8,7 @@
 //! nothing on standard input, both outputs on the log, and a session and process group of its own. It is stopped after
 //! `timeout`. Frames go on meanwhile. `down` is not run from here: the keeper does that, however the tunnel ends.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,6 +21,7 @@ use super::keeper::Keeper;
 use super::script::{Outcome, ScriptError};
 use crate::config::{Config, Hook, Hooks as Programs, NicSource};
 use crate::proto::output::PeerId;
+use crate::types::Sorted;
 
 /// Events that may wait for a program: two for each of some thousand clients that come and go at once.
 const WAITING: usize = 4096;
@@ -86,14 +87,14 @@ pub struct Hooks {
     keeper: Rc<Keeper>,
     waiting: VecDeque<Run>,
     /// Those that `peer_up` has been run for, and `peer_down` not yet.
-    up: BTreeSet<PeerId>,
+    up: Sorted<PeerId, ()>,
     running: Option<(Run, Waiting<Result<Outcome, ScriptError>>)>,
 }
 
 impl Hooks {
     /// None is running.
     pub fn new(programs: Programs, words: Words, keeper: Rc<Keeper>) -> Self {
-        Self { programs, words, keeper, waiting: VecDeque::new(), up: BTreeSet::new(), running: None }
+        Self { programs, words, keeper, waiting: VecDeque::new(), up: Sorted::default(), running: None }
     }
 
     /// There is a program for this.
@@ -111,14 +112,14 @@ impl Hooks {
 
     /// A peer has a session, of which more is said by `words`.
     pub fn peer_up(&mut self, peer: PeerId, words: impl FnOnce(Words) -> Words) {
-        if self.up.insert(peer) && self.has(Hook::PeerUp) {
+        if self.up.insert(peer, ()).is_none() && self.has(Hook::PeerUp) {
             self.queue(Hook::PeerUp, None, words);
         }
     }
 
     /// It has none any more.
     pub fn peer_down(&mut self, peer: PeerId, words: impl FnOnce(Words) -> Words) {
-        if self.up.remove(&peer) && self.has(Hook::PeerDown) {
+        if self.up.remove(&peer).is_some() && self.has(Hook::PeerDown) {
             self.queue(Hook::PeerDown, None, words);
         }
     }

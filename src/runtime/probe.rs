@@ -15,7 +15,7 @@
 mod answering;
 mod proof;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use proof::{Outcome, Proof};
@@ -28,7 +28,7 @@ use crate::dataplane::NicKey;
 use crate::dataplane::probe::Step;
 use crate::metrics::DropReason;
 use crate::proto::output::PeerId;
-use crate::types::NicId;
+use crate::types::{NicId, Sorted};
 use crate::wire::control::Control;
 use crate::wire::ether;
 use crate::wire::probe::{MIN_LEN, Probed, Progress};
@@ -59,9 +59,9 @@ pub struct Context<'a> {
 #[derive(Default)]
 pub struct Probes {
     running: Vec<Running>,
-    answering: BTreeMap<(PeerId, NicId), Answering>,
+    answering: Sorted<(PeerId, NicId), Answering>,
     /// When each peer has announced its last one to us.
-    announced: BTreeMap<PeerId, Instant>,
+    announced: Sorted<PeerId, Instant>,
 }
 
 enum Stage {

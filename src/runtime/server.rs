@@ -6,7 +6,6 @@ mod heard;
 mod reload;
 mod roster;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path as FilePath;
 use std::time::Instant;
@@ -36,7 +35,7 @@ use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{Server, ServerParams};
 use crate::sys::{clock, wipe};
-use crate::types::{Path, Suite};
+use crate::types::{Path, Sorted, Suite};
 use crate::wire::datagram::{Header, Type};
 
 /// Runs until a signal ends it. Returns the exit status.
@@ -53,14 +52,14 @@ struct Hub {
     host: Host,
     roster: Roster,
     /// Both ends of each client's path, as long as it has a session.
-    tunnels: BTreeMap<PeerId, (SocketAddr, SocketAddr)>,
+    tunnels: Sorted<PeerId, (SocketAddr, SocketAddr)>,
     /// Where each client is, as long as it has a session.
-    paths: BTreeMap<PeerId, SocketAddr>,
+    paths: Sorted<PeerId, SocketAddr>,
     advice: Advice,
     /// The server's own public key.
     public: PublicKey,
     /// What each client has said of itself.
-    heard: BTreeMap<PeerId, Heard>,
+    heard: Sorted<PeerId, Heard>,
 }
 
 impl Hub {
@@ -78,10 +77,10 @@ impl Hub {
             server,
             host,
             roster: Roster::default(),
-            tunnels: BTreeMap::new(),
-            paths: BTreeMap::new(),
+            tunnels: Sorted::default(),
+            paths: Sorted::default(),
             advice: Advice::default(),
-            heard: BTreeMap::new(),
+            heard: Sorted::default(),
             config,
             public,
         };
@@ -166,7 +165,7 @@ impl Hub {
         match event {
             Event::Established { suite, path, first } => {
                 if first {
-                    self.heard.entry(peer).or_default().begin_run();
+                    self.heard.or_default(peer).begin_run();
                     info!(%client, endpoint = %path.remote, suite = suite.noise_name(), "session established");
                 } else {
                     debug!(%client, endpoint = %path.remote, "session renewed");
@@ -203,10 +202,10 @@ impl Hub {
             }
             Event::Status { revision, state, code } => {
                 let push = snapshot::push(revision, state, code);
-                self.heard.entry(peer).or_default().take_push(client, push, state);
+                self.heard.or_default(peer).take_push(client, push, state);
             }
             Event::Report(report) => {
-                self.heard.entry(peer).or_default().take_report(client, now, report);
+                self.heard.or_default(peer).take_report(client, now, report);
             }
             Event::Flapping => {
                 warn!(

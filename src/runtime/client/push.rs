@@ -2,7 +2,7 @@
 //!
 //! One push at a time. While a script runs the tunnel goes on; a newer push waits for its end.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -216,8 +216,11 @@ impl Nics {
 }
 
 /// A NIC's addresses, whatever the prefixes that one side may leave out.
-fn addresses(spec: &NicSpec) -> BTreeSet<IpAddr> {
-    spec.addrs.iter().map(|a| a.ip).collect()
+fn addresses(spec: &NicSpec) -> Vec<IpAddr> {
+    let mut addresses: Vec<_> = spec.addrs.iter().map(|a| a.ip).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

@@ -1,6 +1,5 @@
 //! Which client has which number, and which of its NICs has which: kept over reloads, so that what stays is not disturbed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::commands::Failure;
@@ -10,13 +9,13 @@ use crate::nic::{NicRequest, Side};
 use crate::proto::output::PeerId;
 use crate::proto::server::ClientSpec;
 use crate::runtime::ports::Wanted;
-use crate::types::{MacAddr, NicId, NicSpec};
+use crate::types::{MacAddr, NicId, NicSpec, Sorted};
 use crate::wire::push::{Push, PushedNic};
 
 /// The clients as they are configured now.
 #[derive(Default)]
 pub struct Roster {
-    clients: BTreeMap<PeerId, Known>,
+    clients: Sorted<PeerId, Known>,
     next: u32,
 }
 
@@ -25,7 +24,7 @@ struct Known {
     name: String,
     keys: Vec<PublicKey>,
     psk: Option<[u8; 32]>,
-    ids: BTreeMap<MacAddr, NicId>,
+    ids: Sorted<MacAddr, NicId>,
     /// It is the client's invite, and not the client.
     invite: bool,
 }
@@ -70,7 +69,7 @@ impl Roster {
 
     /// What a config changes. `psks`: those of its clients, in order.
     pub fn change(&self, config: &ServerConfig, psks: Vec<Option<PresharedKey>>) -> Result<Change, Failure> {
-        let (mut next, mut clients) = (self.next, BTreeMap::new());
+        let (mut next, mut clients) = (self.next, Sorted::default());
         let (mut added, mut rekeyed) = (Vec::new(), Vec::new());
         let (mut nics, mut pushes) = (Vec::new(), Vec::new());
         let mut admit = |keys: Vec<PublicKey>, name: &str, psk: Option<PresharedKey>, invite| {
@@ -78,7 +77,7 @@ impl Roster {
             let (id, ids) = old.map_or_else(
                 || {
                     next = next.wrapping_add(1);
-                    (PeerId(next), BTreeMap::new())
+                    (PeerId(next), Sorted::default())
                 },
                 |(id, known)| (id, known.ids.clone()),
             );
@@ -90,11 +89,13 @@ impl Roster {
                 }
                 Some(_) => {}
             }
-            clients
-                .insert(id, Known { name: name.to_owned(), keys, psk: digest, ids: BTreeMap::new(), invite });
+            clients.insert(
+                id,
+                Known { name: name.to_owned(), keys, psk: digest, ids: Sorted::default(), invite },
+            );
             (id, ids)
         };
-        let mut numbers = BTreeMap::new();
+        let mut numbers = Sorted::default();
         for (entry, psk) in config.clients.iter().zip(psks) {
             let (id, ids) = admit(entry.keys.clone(), &entry.name, psk, false);
             let ids = number(&ids, entry);
@@ -120,7 +121,7 @@ impl Roster {
     /// The client that is this one now, if it is not another one already: it has one of the keys, or else the name.
     fn find(
         &self,
-        taken: &BTreeMap<PeerId, Known>,
+        taken: &Sorted<PeerId, Known>,
         name: &str,
         keys: &[PublicKey],
         invite: bool,
@@ -139,10 +140,9 @@ fn fingerprint(psk: &PresharedKey) -> [u8; 32] {
 }
 
 /// A number for each NIC: the one it had, or the lowest that none has.
-fn number(old: &BTreeMap<MacAddr, NicId>, entry: &ClientEntry) -> BTreeMap<MacAddr, NicId> {
-    let macs: BTreeSet<MacAddr> = entry.nics.iter().map(|n| n.spec.mac).collect();
-    let mut ids: BTreeMap<_, _> =
-        old.iter().filter(|(mac, _)| macs.contains(mac)).map(|(m, i)| (*m, *i)).collect();
+fn number(old: &Sorted<MacAddr, NicId>, entry: &ClientEntry) -> Sorted<MacAddr, NicId> {
+    let mut ids = old.clone();
+    ids.retain(|mac, _| entry.nics.iter().any(|n| n.spec.mac == *mac));
     let mut free = (0..=u16::MAX).map(NicId);
     for nic in &entry.nics {
         if !ids.contains_key(&nic.spec.mac)
@@ -173,7 +173,7 @@ fn wanted(config: &ServerConfig, peer: PeerId, id: Option<NicId>, nic: &ServerNi
     }
 }
 
-fn blob(entry: &ClientEntry, ids: &BTreeMap<MacAddr, NicId>) -> Result<Arc<[u8]>, Failure> {
+fn blob(entry: &ClientEntry, ids: &Sorted<MacAddr, NicId>) -> Result<Arc<[u8]>, Failure> {
     let pushed = |nic: &ServerNic| {
         let spec = NicSpec { name: nic.client_name.clone(), ..nic.spec.clone() };
         Some(PushedNic { id: *ids.get(&spec.mac)?, spec, parent: nic.client_parent.clone() })
