@@ -35,10 +35,9 @@ impl Memory {
     }
 }
 
+/// A number with two places behind its point, which is how proc_loadavg(5) has it.
 fn hundredths(text: &str) -> u32 {
-    let load: f32 = text.parse().unwrap_or(0.0);
-    // A float that is out of range saturates.
-    (load * 100.0).round() as u32
+    text.replace('.', "").parse().unwrap_or(0)
 }
 
 fn kilobytes(meminfo: &str, key: &str) -> u64 {

@@ -52,13 +52,13 @@ impl Heard {
 }
 
 fn log(client: &str, report: &Report) {
-    let load = f64::from(report.load) / 100.0;
+    let load = format_args!("{}.{:02}", report.load / 100, report.load % 100);
     let (total, available) = report.memory;
     let frames = |pick: fn(&NicReport) -> u64| report.nics.iter().map(pick).sum::<u64>();
     let (up, down) = (frames(|n| n.uplink.0), frames(|n| n.downlink.0));
     info!(
         %client,
-        load,
+        %load,
         memory_kb = total,
         available_kb = available,
         frames_up = up,
