@@ -206,11 +206,14 @@ impl Partial {
     }
 
     /// What is here: offset and bytes, in order.
-    pub fn pieces<'a>(&'a self, buffers: &'a impl Buffers) -> impl Iterator<Item = (usize, &'a [u8])> {
+    pub fn pieces<'a>(
+        &'a self,
+        buffers: &'a (impl Buffers + ?Sized),
+    ) -> impl Iterator<Item = (usize, &'a [u8])> {
         self.parts.iter().map(|p| (wide(p.offset), self.bytes(p, buffers)))
     }
 
-    fn bytes<'a>(&'a self, part: &Part, buffers: &'a impl Buffers) -> &'a [u8] {
+    fn bytes<'a>(&'a self, part: &Part, buffers: &'a (impl Buffers + ?Sized)) -> &'a [u8] {
         let (bytes, start) = match part.place {
             Place::Received { buffer, start } => (buffers.buffer(buffer.into()), wide(start)),
             Place::Kept => (self.kept.as_slice(), wide(part.offset)),

@@ -23,12 +23,12 @@ use crate::wire::segment::Segments;
 const HEAD_ROOM: usize = 1024;
 
 /// Hands every packet of `frame` whose bytes have all come, and which has not been handed on before, to `sink`.
-pub fn salvage(frame: &mut Partial, buffers: &impl Buffers, sink: &mut impl Sink) {
+pub fn salvage(frame: &mut Partial, buffers: &dyn Buffers, sink: &mut impl Sink) {
     let runs = hand_on(frame, buffers, sink);
     frame.note_handed(runs);
 }
 
-fn hand_on(frame: &Partial, buffers: &impl Buffers, sink: &mut impl Sink) -> Vec<Range<usize>> {
+fn hand_on(frame: &Partial, buffers: &dyn Buffers, sink: &mut impl Sink) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let Some((total, offload)) = frame.head else { return runs };
     let head = frame.pieces(buffers).next().map_or(&[][..], |(_, bytes)| bytes);
@@ -76,7 +76,7 @@ fn run(
     frame: &Partial,
     segments: &Segments<'_>,
     run: Range<usize>,
-    buffers: &impl Buffers,
+    buffers: &dyn Buffers,
     sink: &mut impl Sink,
 ) {
     let mut room = [0u8; HEAD_ROOM];
@@ -105,7 +105,7 @@ fn run(
 fn within<'a>(
     frame: &'a Partial,
     range: &Range<usize>,
-    buffers: &'a impl Buffers,
+    buffers: &'a dyn Buffers,
 ) -> impl Iterator<Item = &'a [u8]> {
     let range = range.clone();
     frame.pieces(buffers).filter_map(move |(offset, bytes)| {
