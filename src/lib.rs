@@ -49,6 +49,8 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod dataplane;
+#[cfg(not(feature = "full"))]
+pub mod events;
 pub mod keys;
 pub mod metrics;
 pub mod nic;
@@ -58,3 +60,9 @@ pub mod runtime;
 pub mod sys;
 pub mod types;
 pub mod wire;
+
+// What the full flavour has of the crate of this name, this one has of itself: `use tracing::info` is right in both.
+#[cfg(not(feature = "full"))]
+extern crate self as tracing;
+#[cfg(not(feature = "full"))]
+pub(crate) use events::{debug, error, info, warn};

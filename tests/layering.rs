@@ -18,6 +18,7 @@ const TABLE: &[Row] = &[
     ("types", &[]),
     ("keys", &[]),
     ("metrics", &[]),
+    ("events", &[]),
     ("sys", &["types"]),
     ("wire", &["types", "metrics"]),
     ("config", &["types", "keys", "metrics"]),

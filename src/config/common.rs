@@ -8,7 +8,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
-use tracing::level_filters::LevelFilter;
 
 use crate::keys::{PublicKey, shell_word};
 use crate::types::{Mtu, NicMode, OffloadMode, ParseError};
@@ -99,19 +98,6 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = Self::WORDS.iter().find(|(_, level)| level == self).map_or("", |(word, _)| word);
         f.write_str(word)
-    }
-}
-
-impl From<Level> for LevelFilter {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Off => Self::OFF,
-            Level::Error => Self::ERROR,
-            Level::Warn => Self::WARN,
-            Level::Info => Self::INFO,
-            Level::Debug => Self::DEBUG,
-            Level::Trace => Self::TRACE,
-        }
     }
 }
 

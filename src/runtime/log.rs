@@ -10,12 +10,14 @@
 mod limit;
 mod unhurried;
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level as Severity, Metadata, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
@@ -25,7 +27,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{Layer, Registry, registry};
 
-use self::limit::admits;
+use self::limit::Told;
 pub use self::limit::{tell_hidden, tell_last_hidden};
 use self::unhurried::Unhurried;
 use crate::config::Level;
@@ -59,7 +61,7 @@ struct Bounded;
 
 impl<S: Subscriber> Layer<S> for Bounded {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        admits(event)
+        limit::admits(&event)
     }
 }
 
@@ -145,5 +147,45 @@ fn severity(level: Severity) -> u8 {
         Severity::WARN => 4,
         Severity::INFO => 6,
         _ => 7,
+    }
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Off => Self::OFF,
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+impl Told for &Event<'_> {
+    fn site(&self) -> usize {
+        std::ptr::from_ref(self.metadata()).addr()
+    }
+
+    fn is_bounded(&self) -> bool {
+        *self.metadata().level() <= Severity::INFO && self.metadata().target() != ASKED
+    }
+
+    fn is_warning(&self) -> bool {
+        *self.metadata().level() < Severity::INFO
+    }
+
+    fn each(&self, take: &mut dyn FnMut(&str, &dyn Debug)) {
+        self.record(&mut Each(take));
+    }
+}
+
+/// Fields of an event, one after the other.
+struct Each<'a>(&'a mut dyn FnMut(&str, &dyn Debug));
+
+impl Visit for Each<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        (self.0)(field.name(), value);
     }
 }

@@ -16,8 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, callsite, info, warn};
+use tracing::{info, warn};
 
 use super::ASKED;
 
@@ -33,8 +32,23 @@ const BURST_ALL: u32 = 1000;
 /// Subjects that are told apart; more share one place.
 const PLACES: usize = 8192;
 
-/// What is counted together: the call site, and the subject's hash, or [`ALL`].
-type Key = (callsite::Identifier, u64);
+/// An event, as far as it matters here.
+pub(super) trait Told {
+    /// Names its place in the code.
+    fn site(&self) -> usize;
+
+    /// It is neither asked for nor for those who look for something.
+    fn is_bounded(&self) -> bool;
+
+    /// It is worse than information.
+    fn is_warning(&self) -> bool;
+
+    /// Its message, under that name, and its fields.
+    fn each(&self, take: &mut dyn FnMut(&str, &dyn Debug));
+}
+
+/// What is counted together: the place in the code, and the subject's hash, or [`ALL`].
+type Key = (usize, u64);
 
 /// No subject: the call site as a whole.
 const ALL: u64 = 0;
@@ -48,7 +62,7 @@ struct Window {
 
 /// What has not been told.
 struct Hidden {
-    level: Level,
+    is_warning: bool,
     /// What the first one said.
     said: String,
     count: u64,
@@ -65,7 +79,7 @@ struct Counts {
 }
 
 /// May this be told? If not, it is counted.
-pub(super) fn admits(event: &Event<'_>) -> bool {
+pub(super) fn admits(event: &impl Told) -> bool {
     shared().admits(event)
 }
 
@@ -79,23 +93,20 @@ impl Counts {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admits(&self, event: &Event<'_>) -> bool {
-        let meta = event.metadata();
-        *meta.level() > Level::INFO || meta.target() == ASKED || self.admit(event, Instant::now())
+    fn admits(&self, event: &impl Told) -> bool {
+        !event.is_bounded() || self.admit(event, Instant::now())
     }
 
-    fn admit(&self, event: &Event<'_>, now: Instant) -> bool {
-        let mut subject = Subject(DefaultHasher::new(), false);
-        event.record(&mut subject);
-        let (kind, mut windows) = (event.metadata().callsite(), self.lock());
-        let own = subject.hash().filter(|_| windows.len() < PLACES);
+    fn admit(&self, event: &impl Told, now: Instant) -> bool {
+        let (subject, mut windows) = (subject(event), self.lock());
+        let own = subject.filter(|_| windows.len() < PLACES);
         // The subject's own first: what it hides does not count with the kind.
         let places = match own {
             Some(own) => &[(own, BURST), (ALL, BURST_ALL)][..],
             None => &[(ALL, BURST)],
         };
         for (subject, most) in places {
-            let window = windows.entry((kind.clone(), *subject)).or_insert_with(|| Window::new(now));
+            let window = windows.entry((event.site(), *subject)).or_insert_with(|| Window::new(now));
             if !window.admits(now, *most) {
                 window.hide(event);
                 self.hid.notify_one();
@@ -136,9 +147,9 @@ impl Window {
         admits
     }
 
-    fn hide(&mut self, event: &Event<'_>) {
+    fn hide(&mut self, event: &impl Told) {
         let new =
-            || Hidden { level: *event.metadata().level(), said: said(event), count: 0, age: Duration::ZERO };
+            || Hidden { is_warning: event.is_warning(), said: said(event), count: 0, age: Duration::ZERO };
         let hidden = self.hidden.get_or_insert_with(new);
         hidden.count = hidden.count.saturating_add(1);
     }
@@ -164,11 +175,11 @@ const LINES: usize = 20;
 
 fn tell(counts: &Counts, now: Instant, all: bool) {
     let taken = counts.take(now, all);
-    for Hidden { level, said, count, age } in taken.iter().take(LINES) {
+    for Hidden { is_warning, said, count, age } in taken.iter().take(LINES) {
         let seconds = age.as_secs().max(1);
-        match *level {
-            Level::INFO => info!(target: ASKED, "... {count} more in the last {seconds} s: {said}"),
-            _ => warn!(target: ASKED, "... {count} more in the last {seconds} s: {said}"),
+        match is_warning {
+            false => info!(target: ASKED, "... {count} more in the last {seconds} s: {said}"),
+            true => warn!(target: ASKED, "... {count} more in the last {seconds} s: {said}"),
         }
     }
     let rest: u64 = taken.iter().skip(LINES).map(|hidden| hidden.count).sum();
@@ -181,47 +192,36 @@ fn tell(counts: &Counts, now: Instant, all: bool) {
     }
 }
 
-/// Names of the config that an event is about, and whether there are any.
-struct Subject(DefaultHasher, bool);
-
-impl Subject {
-    fn hash(&self) -> Option<u64> {
-        self.1.then(|| self.0.finish().max(ALL.saturating_add(1)))
-    }
-}
-
-impl Visit for Subject {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if ["client", "nic", "reason"].contains(&field.name()) {
-            format!("{value:?}").hash(&mut self.0);
-            self.1 = true;
+/// The names of the config that an event is about, as one number, where there are any.
+fn subject(event: &impl Told) -> Option<u64> {
+    let (mut hasher, mut any) = (DefaultHasher::new(), false);
+    event.each(&mut |name, value| {
+        if ["client", "nic", "reason"].contains(&name) {
+            format!("{value:?}").hash(&mut hasher);
+            any = true;
         }
-    }
+    });
+    any.then(|| hasher.finish().max(ALL.saturating_add(1)))
 }
 
 /// The message and the fields of an event, as a short line.
-fn said(event: &Event<'_>) -> String {
-    let mut line = Said(String::new());
-    event.record(&mut line);
-    line.0.chars().take(160).collect()
-}
-
-struct Said(String);
-
-impl Visit for Said {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let between = if self.0.is_empty() { "" } else { " " };
-        let _ = match field.name() {
-            "message" => write!(self.0, "{between}{value:?}"),
-            name => write!(self.0, "{between}{name}={value:?}"),
+fn said(event: &impl Told) -> String {
+    let mut line = String::new();
+    event.each(&mut |name, value| {
+        let between = if line.is_empty() { "" } else { " " };
+        let _ = match name {
+            "message" => write!(line, "{between}{value:?}"),
+            name => write!(line, "{between}{name}={value:?}"),
         };
-    }
+    });
+    line.chars().take(160).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use tracing::Event;
     use tracing_subscriber::layer::Context;
     use tracing_subscriber::layer::SubscriberExt as _;
     use tracing_subscriber::{Layer, fmt, registry};
@@ -232,7 +232,7 @@ mod tests {
 
     impl<S: tracing::Subscriber> Layer<S> for Limit {
         fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-            self.0.admits(event)
+            self.0.admits(&event)
         }
     }
 

@@ -11,49 +11,39 @@ use std::fs::File;
 use std::io::{IsTerminal, Write as _, stderr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tracing::field::{Field, Visit};
-use tracing::level_filters::LevelFilter;
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
-
-use self::limit::admits;
+use self::limit::Told;
 pub use self::limit::{tell_hidden, tell_last_hidden};
 use crate::config::{Level, Moment};
+use crate::events::{self, Event, Level as Severity};
 
 /// The target of what is told however often it comes.
 pub const ASKED: &str = "tap_rs::asked";
 
-/// Logs from now on. Later calls change nothing.
+/// Logs from now on. Later calls change the level alone.
 pub fn start(level: Level) {
-    let reader = match std::env::var("JOURNAL_STREAM") {
+    READER.get_or_init(|| match std::env::var("JOURNAL_STREAM") {
         Ok(stream) if stderr_is(&stream) => Reader::Journal,
         _ if stderr().is_terminal() => Reader::Terminal,
         _ => Reader::File,
-    };
-    if tracing::subscriber::set_global_default(Log { reader }).is_err() {
-        tracing::debug!("the log was started before");
-        return;
-    }
+    });
     set(level);
+    events::register(tell);
 }
 
 /// Logs at another level from now on.
 pub fn set(level: Level) {
     MOST.store(level as u8, Relaxed);
-    // What each place in the code remembers of it.
-    tracing::callsite::rebuild_interest_cache();
 }
 
 /// The least severe level that is logged.
 static MOST: AtomicU8 = AtomicU8::new(Level::Off as u8);
 
-fn most() -> LevelFilter {
-    let all = [Level::Off, Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
-    all.get(usize::from(MOST.load(Relaxed))).map_or(LevelFilter::OFF, |level| (*level).into())
-}
+/// Who reads the lines.
+static READER: OnceLock<Reader> = OnceLock::new();
 
 /// Whether standard error is this stream: `device:inode` (systemd.exec(5)).
 fn stderr_is(stream: &str) -> bool {
@@ -69,74 +59,55 @@ enum Reader {
     File,
 }
 
-struct Log {
-    reader: Reader,
+fn tell(event: &Event<'_>) {
+    let level = match event.site.level {
+        Severity::Error => Level::Error,
+        Severity::Warn => Level::Warn,
+        Severity::Info => Level::Info,
+    };
+    if level as u8 > MOST.load(Relaxed) || !limit::admits(event) {
+        return;
+    }
+    let reader = READER.get().copied().unwrap_or(Reader::File);
+    // A log that nobody reads keeps nothing from working.
+    let _ = stderr().write_all(reader.line(event, SystemTime::now()).as_bytes());
 }
 
-/// There are no spans here.
-impl Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= most()
+impl Told for Event<'_> {
+    fn site(&self) -> usize {
+        std::ptr::from_ref(self.site).addr()
     }
 
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(most())
+    fn is_bounded(&self) -> bool {
+        self.site.target != ASKED
     }
 
-    fn event(&self, event: &Event<'_>) {
-        if !admits(event) {
-            return;
-        }
-        let mut line = Line::default();
-        event.record(&mut line);
-        let text = self.reader.line(*event.metadata().level(), &line, SystemTime::now());
-        // A log that nobody reads keeps nothing from working.
-        let _ = stderr().write_all(text.as_bytes());
+    fn is_warning(&self) -> bool {
+        self.site.level < Severity::Info
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
-/// A message, and ` name=value` of each field.
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Writing to a string does not fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
+    fn each(&self, take: &mut dyn FnMut(&str, &dyn Debug)) {
+        take("message", &self.message);
+        self.fields.iter().for_each(|(name, value)| take(name, value));
     }
 }
 
 impl Reader {
-    fn line(self, level: tracing::Level, line: &Line, now: SystemTime) -> String {
-        let Line { message, fields } = line;
-        let (priority, word, colour) = match level {
-            tracing::Level::ERROR => (3, "ERROR", 31),
-            tracing::Level::WARN => (4, " WARN", 33),
-            tracing::Level::INFO => (6, " INFO", 32),
-            tracing::Level::DEBUG => (7, "DEBUG", 34),
-            tracing::Level::TRACE => (7, "TRACE", 35),
+    /// A message, and ` name=value` of each field.
+    fn line(self, event: &Event<'_>, now: SystemTime) -> String {
+        let (message, mut fields) = (event.message, String::new());
+        for (name, value) in event.fields {
+            // Writing to a string does not fail.
+            let _ = write!(fields, " {name}={value}");
+        }
+        let (priority, word, colour) = match event.site.level {
+            Severity::Error => (3, "ERROR", 31),
+            Severity::Warn => (4, " WARN", 33),
+            Severity::Info => (6, " INFO", 32),
         };
         match self {
             Self::Journal => {
-                let message = message.replace('\n', &format!("\n<{priority}>"));
+                let message = message.to_string().replace('\n', &format!("\n<{priority}>"));
                 format!("<{priority}>{message}{fields}\n")
             }
             Self::Terminal => {
@@ -183,8 +154,12 @@ mod tests {
 
     #[test]
     fn journald_gets_a_priority_on_every_line_and_no_time() {
-        let line = Line { message: "a\nb".into(), fields: " c=1".into() };
-        let text = |reader: Reader| reader.line(tracing::Level::WARN, &line, UNIX_EPOCH);
+        static SITE: events::Site = events::Site { level: Severity::Warn, target: "" };
+        let text = |reader: Reader| {
+            let event =
+                Event { site: &SITE, fields: &[("c", format_args!("1"))], message: format_args!("a\nb") };
+            reader.line(&event, UNIX_EPOCH)
+        };
         assert_eq!(text(Reader::Journal), "<4>a\n<4>b c=1\n");
         assert_eq!(text(Reader::File), "1970-01-01T00:00:00.000000Z  WARN a\nb c=1\n");
     }
