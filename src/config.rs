@@ -18,6 +18,7 @@ mod common;
 pub mod edit;
 mod hooks;
 mod invite;
+mod left_out;
 #[cfg(feature = "full")]
 pub mod migrate;
 mod moment;
@@ -187,6 +188,9 @@ fn is_of_the_original(file: &raw::File) -> bool {
 }
 
 fn checked(check: &mut Check<'_>, file: &raw::File, overrides: &Overrides) -> Option<Config> {
+    if !cfg!(feature = "full") {
+        left_out::refuse(check, file);
+    }
     match role(check, file, overrides.role)? {
         Role::Client => client::client(check, file, overrides).map(Config::Client),
         Role::Server => server::server(check, file, overrides).map(Config::Server),

@@ -18,6 +18,7 @@
 //! a line of its own.
 
 mod child;
+#[cfg_attr(not(feature = "full"), path = "keeper/enrol/none.rs")]
 mod enrol;
 mod question;
 mod serve;
