@@ -9,14 +9,14 @@ cd "$(dirname "$0")/.."
 
 flavour=${1:-full}
 target=$(uname -m)-unknown-linux-musl
-flags=(-C force-unwind-tables=no)
+flags=(-C force-unwind-tables=no -Z unstable-options)
 case $flavour in
 full) options=(--profile small) built=small ;;
 tiny)
     options=(--profile tiny --no-default-features --features tiny) built=tiny
     # No messages for bugs, no relocations, no second way to multiply points or to hash, and equal functions and equal
     # stretches of code only once.
-    flags+=(-Z unstable-options -C panic=immediate-abort -Z location-detail=none -C relocation-model=static
+    flags+=(-C panic=immediate-abort -Z location-detail=none -C relocation-model=static
         --cfg 'curve25519_dalek_backend="serial"' --cfg 'sha2_backend="soft"' --cfg 'sha2_backend_soft="compact"'
         -C llvm-args=-enable-machine-outliner=always -C link-arg=-fuse-ld=gold -C link-arg=-Wl,--icf=all)
     ;;
@@ -71,8 +71,19 @@ if have_target; then
     cargo build --locked --target "$target" "${options[@]}" >&2
 else
     root=$(toolchain)
+    # A thread names itself, which is one system call; musl's function can name others as well, and has all of printf for it.
+    musl-gcc -Os -x c -c -o "$root/names.o" - <<'EOF'
+#include <errno.h>
+#include <pthread.h>
+#include <sys/prctl.h>
+int pthread_setname_np(pthread_t self, const char *name) {
+    (void)self;
+    return prctl(PR_SET_NAME, (unsigned long)name, 0UL, 0UL, 0UL) ? errno : 0;
+}
+EOF
+    flags+=(-Z "pre-link-arg=$root/names.o")
     LD_LIBRARY_PATH=$root/usr/lib/$(uname -m)-linux-gnu RUSTC=$root/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
-        RUSTFLAGS="${flags[*]}" \
+        CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
         cargo build --locked --target "$target" "${options[@]}" \
         -Z build-std=std,panic_abort -Z build-std-features=optimize_for_size >&2
 fi

@@ -31,7 +31,7 @@ impl<'a> Task<'a> {
         hooks.program(hook).map(|path| Self::Program { path, limit: hooks.timeout })
     }
 
-    async fn run(&self, bytes: &[u8], say: impl FnMut(&str)) -> Result<Outcome, ScriptError> {
+    async fn run(&self, bytes: &[u8], say: &mut dyn FnMut(&str)) -> Result<Outcome, ScriptError> {
         match *self {
             Self::Script { policy, limit } => {
                 allowed(policy, bytes).map_err(|e| ScriptError::Elsewhere(e.to_string()))?;
@@ -47,8 +47,8 @@ impl<'a> Task<'a> {
     /// Runs it in this very process, whose tunnel is gone, and logs how that went.
     pub(super) fn run_alone(&self, words: &str) {
         take_signals_again();
-        let say = |line: &str| info!("down: {line}");
-        match runtime().map(|runtime| runtime.block_on(self.run(words.as_bytes(), say))) {
+        let mut say = |line: &str| info!("down: {line}");
+        match runtime().map(|runtime| runtime.block_on(self.run(words.as_bytes(), &mut say))) {
             Ok(Ok(Outcome::Exited(0))) => info!(hook = "down", "hook ended"),
             Ok(Ok(outcome)) => warn!(hook = "down", status = outcome.code(), "hook failed"),
             Ok(Err(e)) => warn!(hook = "down", "hook: {e}"),
@@ -78,14 +78,14 @@ fn read(mut text: File) -> io::Result<Vec<u8>> {
 fn play_out(task: &Task<'_>, bytes: &[u8], to: &Stream) -> io::Result<String> {
     to.set_write_timeout(Some(PATIENCE))?;
     runtime()?.block_on(async {
-        let say = |line: &str| {
+        let mut say = |line: &str| {
             // Nobody listens any more: then the script is stopped anyway.
             let _ = { to }.write_all(Said::Line(line).text().as_bytes());
         };
         // The tunnel says nothing on this line, so that it can only be closed.
         let closed = await_readable(to.as_fd().try_clone_to_owned()?)?;
         tokio::select! {
-            ended = task.run(bytes, say) => Ok(match ended {
+            ended = task.run(bytes, &mut say) => Ok(match ended {
                 Ok(outcome) => Said::Ended(outcome).text(),
                 Err(e) => Said::Failed(&e.to_string()).text(),
             }),
