@@ -16,6 +16,17 @@ pub(super) fn refuse(check: &mut Check<'_>, file: &File) {
     for client in file.clients.iter().flat_map(Spanned::get_ref) {
         check.misplaced(&client.get_ref().invite, &lets_in);
     }
+    // No reason not to run, and what is left out shows itself.
+    if file
+        .log
+        .as_ref()
+        .is_some_and(|log| ["debug", "trace"].iter().any(|l| log.get_ref().eq_ignore_ascii_case(l)))
+    {
+        check.unused(
+            &file.log,
+            "this is the tiny flavour of tap-rs, which tells no more than `info`; the full one does",
+        );
+    }
 }
 
 #[cfg(test)]
@@ -26,21 +37,27 @@ mod tests {
     use crate::config::raw;
     use crate::config::report::Notes;
 
-    fn refused(text: &str) -> Vec<String> {
+    /// The errors and the warnings.
+    fn noted(text: &str) -> [Vec<String>; 2] {
         let mut check =
             Check { notes: Notes::new(Path::new("f.toml"), text), folder: Path::new("."), files: Vec::new() };
         let file = raw::parse(text, &mut check.notes).unwrap();
         refuse(&mut check, &file);
-        let report = check.notes.finish(Some(()));
-        report.err().map_or_else(Vec::new, |r| r.errors.iter().map(ToString::to_string).collect())
+        let (errors, warnings) = match check.notes.finish(Some(())) {
+            Ok(((), warnings)) => (Vec::new(), warnings),
+            Err(report) => (report.errors, report.warnings),
+        };
+        [errors.iter().map(ToString::to_string).collect(), warnings.iter().map(ToString::to_string).collect()]
     }
 
     #[test]
     fn what_is_not_in_the_tiny_flavour_is_named_with_its_place() {
         let text =
             "run_mode = \"server\"\nmetrics = 9095\n[[clients]]\nname = \"a\"\n[[clients]]\ninvite = \"x\"\n";
+        let [errors, warnings] = noted(text);
+        assert_eq!(warnings, [""; 0]);
         assert_eq!(
-            refused(text),
+            errors,
             [
                 "f.toml:2:11: `metrics`: this is the tiny flavour of tap-rs, which gives out no metrics; leave it out, or run \
                  the full one",
@@ -52,9 +69,19 @@ mod tests {
 
     #[test]
     fn what_is_in_both_is_not_refused() {
+        let text = "run_mode = \"server\"\nlog = \"warn\"\n[hooks]\nup = \"/bin/true\"\n[[clients]]\npublic_key = \"k\"\n";
+        assert_eq!(noted(text), [[""; 0], [""; 0]]);
+    }
+
+    #[test]
+    fn a_level_that_tells_more_is_warned_of() {
+        let [errors, warnings] = noted("log = \"Debug\"\n");
+        assert_eq!(errors, [""; 0]);
         assert_eq!(
-            refused("run_mode = \"server\"\n[hooks]\nup = \"/bin/true\"\n[[clients]]\npublic_key = \"k\"\n"),
-            [""; 0]
+            warnings,
+            [
+                "f.toml:1:7: this is the tiny flavour of tap-rs, which tells no more than `info`; the full one does"
+            ]
         );
     }
 }
