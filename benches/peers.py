@@ -277,16 +277,16 @@ class Stage:
         self.ip(self.server, f"addr add {NIC_IP}/32 dev {far}")
         self.ip(self.server, f"route add 10.78.0.0/24 dev {far} src {NIC_IP}")
 
-    def processes(self):
+    def processes(self, children=None):
         """Every process of the tunnel: `ip netns exec` becomes what it runs, and that may have children."""
-        for child in self.children:
+        for child in children or self.children:
             if child.poll() is None:
                 yield from (int(pid) for pid in run("pgrep", "-s", str(child.pid), check=False).split())
 
-    def cpu(self):
+    def cpu(self, children=None):
         """CPU seconds that the tunnel's processes have used."""
         ticks = 0
-        for pid in self.processes():
+        for pid in self.processes(children):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
                 fields = file.read().rsplit(") ", 1)[1].split()
                 ticks += int(fields[11]) + int(fields[12])
@@ -649,8 +649,11 @@ def scaled(s, count, of_clients):
     server = "".join(f"neigh replace {net}.2 lladdr 02:00:00:02:00:02 dev tap{n}\n" for n, (net, _) in enumerate(nets))
     run("ip", "-n", s.server, "-batch", s.write("server.batch", server))
     addresses = [f"{nets[n % count][0]}.1" for n in range(s.options.streams or count)]
+    of = lambda: [s.cpu(), s.cpu([far])]
+    before = of()
     total, cpu, _ = stream(s, s.server, addresses, s.lan, s.options.seconds)
-    return {"total": total, "cpu": cpu, "server_kB": max(s.memory([far.pid])), "client_kB": max(s.memory([c.pid for c in near]))}
+    both, server = (now - then for now, then in zip(of(), before))
+    return {"total": total, "cpu": cpu, "server_cpu": cpu * server / both, "server_kB": max(s.memory([far.pid])), "client_kB": max(s.memory([c.pid for c in near]))}
 
 
 # ---- telling ------------------------------------------------------------------------------------------------------------
@@ -702,12 +705,12 @@ def tell_conditions(figures, markdown):
 def tell_scale(rows, what, markdown):
     """Totals and memory. Growth is from the fewest on; each client is a process of its own, so that only the server's has any."""
     one = what[:-1]
-    out = [[what, "total, Gbit/s", "of the first", "direct with as many streams", "of the first", "CPU per GB, s", "server, MB", f"kB for one {one} more", "a client, MB", f"kB for one {one} more"]]
+    out = [[what, "total, Gbit/s", "of the first", "direct with as many streams", "of the first", "CPU per GB, s", "the server's", "server, MB", f"kB for one {one} more", "a client, MB", f"kB for one {one} more"]]
     first = rows[min(rows)] if rows else {}
     for count, r in rows.items():
         growth = [f"{r[f'{side}_growth_kB']:.1f}" if r.get(f"{side}_growth_kB") else "–" for side in ("server", "client")]
         out.append([str(count), f"{r['total']:.2f}", f"{r['total'] / first['total']:.2f}", f"{r['direct']:.2f}", f"{r['direct'] / first['direct']:.2f}",
-                    f"{r['cpu']:.2f}", f"{r['server_kB'] / 1024:.1f}", growth[0], f"{r['client_kB'] / 1024:.1f}", growth[1]])
+                    f"{r['cpu']:.2f}", f"{r['server_cpu']:.2f}", f"{r['server_kB'] / 1024:.1f}", growth[0], f"{r['client_kB'] / 1024:.1f}", growth[1]])
     return table([row[:-1] for row in out] if one == "client" else out, markdown)
 
 
