@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Shows that a static tap-rs needs nothing around it: `packaging/check-static.sh PROGRAM BUDGET`, as root. It is within
-# so many bytes, has no interpreter and no libraries, and makes keys and checks a config in a folder where nothing else is.
+# so many bytes, has no interpreter and no libraries, makes keys and checks a config in a folder where nothing else is, and
+# does not pass over what it cannot do.
 set -euo pipefail
 program=$1 budget=$2
 
@@ -32,3 +33,8 @@ ip = "10.0.0.150/24"
 mac = "be:17:dd:5c:07:17"
 EOF
 inside check -c /client.toml
+# What it leaves out it refuses, at its place.
+sed -i '1i metrics = 9095' "$root/client.toml"
+if ! said=$(inside check -c /client.toml 2>&1); then
+    grep -F '/client.toml:1:11: `metrics`: this is the tiny flavour' <<<"$said"
+fi

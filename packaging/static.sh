@@ -18,7 +18,8 @@ tiny)
     # stretches of code only once.
     flags+=(-C panic=immediate-abort -Z location-detail=none -C relocation-model=static
         --cfg 'curve25519_dalek_backend="serial"' --cfg 'sha2_backend="soft"' --cfg 'sha2_backend_soft="compact"'
-        -C llvm-args=-enable-machine-outliner=always -C link-arg=-fuse-ld=gold -C link-arg=-Wl,--icf=all)
+        -C llvm-args=-enable-machine-outliner=always -C llvm-args=-machine-outliner-reruns=2
+        -C link-arg=-fuse-ld=gold -C link-arg=-Wl,--icf=all)
     ;;
 *) echo "usage: $0 [full|tiny]" >&2; exit 2 ;;
 esac
@@ -72,7 +73,8 @@ if have_target; then
 else
     root=$(toolchain)
     # A thread names itself, which is one system call; musl's function can name others as well, and has all of printf for it.
-    musl-gcc -Os -x c -c -o "$root/names.o" - <<'EOF'
+    names=$PWD/target/names.o
+    musl-gcc -Os -x c -c -o "$names" - <<'EOF'
 #include <errno.h>
 #include <pthread.h>
 #include <sys/prctl.h>
@@ -81,7 +83,7 @@ int pthread_setname_np(pthread_t self, const char *name) {
     return prctl(PR_SET_NAME, (unsigned long)name, 0UL, 0UL, 0UL) ? errno : 0;
 }
 EOF
-    flags+=(-Z "pre-link-arg=$root/names.o")
+    flags+=(-Z "pre-link-arg=$names")
     LD_LIBRARY_PATH=$root/usr/lib/$(uname -m)-linux-gnu RUSTC=$root/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
         CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
         cargo build --locked --target "$target" "${options[@]}" \
