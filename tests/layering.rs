@@ -34,6 +34,7 @@ const TABLE: &[Row] = &[
             "types",
             "keys",
             "metrics",
+            "events",
             "sys",
             "wire",
             "config",
