@@ -30,6 +30,7 @@ pub(super) fn refuse(check: &mut Check<'_>, file: &File) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::path::Path;
 
