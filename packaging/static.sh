@@ -74,7 +74,7 @@ else
     root=$(toolchain)
     # A thread names itself, which is one system call; musl's function can name others as well, and has all of printf for it.
     names=$PWD/target/names.o
-    musl-gcc -Os -x c -c -o "$names" - <<'EOF'
+    musl-gcc -Os -fPIC -x c -c -o "$names" - <<'EOF'
 #include <errno.h>
 #include <pthread.h>
 #include <sys/prctl.h>
