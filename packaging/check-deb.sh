@@ -139,11 +139,11 @@ connect client wan0 203.0.113.20
 connect server eth0 203.0.113.10
 cp -a --reflink=auto "$root" "$work/client"
 declare -A roots=([server]=$root [client]=$work/client)
-# No machine manager is needed for it; what it says goes to a file.
+# No machine manager is needed for it; what it says goes to a file. Started where it is to be, for with
+# --network-namespace-path= its /sys shows the interfaces of another place.
 boot() {
-    systemd-nspawn --quiet --directory="${roots[$1]}" --boot --register=no --keep-unit --console=pipe \
-        --timezone=off --resolv-conf=off --bind=/dev/net/tun \
-        --network-namespace-path="/run/netns/$box-$1" --capability=CAP_NET_ADMIN \
+    nsenter --net="/run/netns/$box-$1" systemd-nspawn --quiet --directory="${roots[$1]}" --boot --register=no --keep-unit \
+        --console=pipe --timezone=off --resolv-conf=off --bind=/dev/net/tun --capability=CAP_NET_ADMIN \
         --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" >"$work/console-$1" 2>&1 &
     nspawn[$1]=$!
 }
