@@ -7,7 +7,7 @@
 #                 macvtap, all killed at once, reload, watchdog, upgrade, removal, purge
 #
 # The root is made from the machine's own apt sources. All of it is gone at the end, however it ends.
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 deb=$(realpath "$1")
 [ "$(id -u)" -eq 0 ] || { echo "a root file system is made by root: sudo $0 $1" >&2; exit 1; }
@@ -220,7 +220,7 @@ for side in server client; do
 done
 
 say "all of a client killed at once, its keeper as well: the NIC is down, and up again with the service"
-state_of() { ip -n "$box-client" -brief link show "$1" 2>/dev/null | awk '{ print $2 }'; }
+state_of() { ip -n "$box-client" -brief link show "$1" 2>/dev/null | awk '{ print $2 }' || true; }
 kill_all() { # SIDE: and wait until systemd has seen it
     on "$1" systemctl kill --signal=KILL "tap-rs@$1"
     until_true is "$1" ActiveState failed
@@ -257,7 +257,8 @@ on server sed -i '1i mtu = 1400' /etc/tap-rs/server.toml
 on server systemctl reload tap-rs@server
 until_true eval 'ip -n "$box-server" link show tap0 | grep -q "mtu 1400"'
 is server MainPID "$pid"
-ping_it >/dev/null
+# The client asks its LAN anew.
+until_true ping_it
 
 say "a program that stands still is killed by the watchdog, and started again"
 edit server watchdog 'WatchdogSec=2' 'TimeoutAbortSec=1'
