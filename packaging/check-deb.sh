@@ -3,10 +3,11 @@
 # Debian with mmdebstrap, systemd-container and iputils-ping, and cargo for the README's test.
 #
 #   a chroot:     README's `apt install`, README's quick start, removal, purge; then what is left is compared
-#   systemd-nspawn --boot:  the server as tap-rs@server: start, invite, frames, reload, watchdog, upgrade, removal, purge
+#   two of systemd-nspawn --boot:  tap-rs@server and tap-rs@client: start with keys that systemd hands over, frames through a
+#                 macvtap, all killed at once, reload, watchdog, upgrade, removal, purge
 #
 # The root is made from the machine's own apt sources. All of it is gone at the end, however it ends.
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 deb=$(realpath "$1")
 [ "$(id -u)" -eq 0 ] || { echo "a root file system is made by root: sudo $0 $1" >&2; exit 1; }
@@ -16,11 +17,10 @@ work=$(mktemp -d -p /var/tmp tap-rs-deb.XXXXXX)
 export TAP_RS_ROOT=$work/root
 root=$TAP_RS_ROOT
 box=taprs-deb-$$
-client= nspawn= booted=
+declare -A nspawn=() first=()
 clean_up() {
-    [ -z "$client" ] || kill "$client" 2>/dev/null || true
-    # The container ends with its first process.
-    [ -z "$nspawn" ] || pkill -KILL -P "$nspawn" || true
+    # A container ends with its first process.
+    for side in "${!nspawn[@]}"; do pkill -KILL -P "${nspawn[$side]}" || true; done
     wait 2>/dev/null || true
     for side in lan client server; do ip netns del "$box-$side" 2>/dev/null || true; done
     # Mounts are in namespaces that ended with what ran there.
@@ -88,6 +88,7 @@ for page in man1/tap-rs.1.gz man1/tap-rs-doctor.1.gz man5/tap-rs.toml.5.gz; do [
 [ "$(inside bash -c '. /usr/share/bash-completion/completions/tap-rs; COMP_WORDS=(tap-rs doc) COMP_CWORD=1
     $(complete -p tap-rs | sed "s/.*-F \([^ ]*\) .*/\1/") tap-rs doc tap-rs; echo "${COMPREPLY[@]}"')" = doctor ]
 for example in "$root"/usr/share/doc/tap-rs/examples/*.toml; do [ -s "$example" ]; done
+packaging/third-party.py --check "$root/usr/share/doc/tap-rs/THIRD-PARTY"
 
 say "systemd on the unit"
 inside systemd-analyze verify --man=no tap-rs@server.service
@@ -124,7 +125,7 @@ same_as_before
 inside apt-get purge -y -q tap-rs >/dev/null
 same_as_before
 
-say "systemd boots the root as the server's box"
+say "systemd boots the root as the server's box, and a copy of it as the client's"
 for side in lan client server; do
     ip netns add "$box-$side"
     ip -n "$box-$side" link set lo up
@@ -136,75 +137,137 @@ connect lan eth0 192.168.1.2
 connect client eth0 192.168.1.20
 connect client wan0 203.0.113.20
 connect server eth0 203.0.113.10
-# No machine manager is needed for it; what it says goes to a file.
-systemd-nspawn --quiet --directory="$root" --boot --register=no --keep-unit --console=pipe \
-    --timezone=off --resolv-conf=off --bind=/dev/net/tun \
-    --network-namespace-path="/run/netns/$box-server" --capability=CAP_NET_ADMIN \
-    --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" >"$work/console" 2>&1 &
-nspawn=$!
+cp -a --reflink=auto "$root" "$work/client"
+declare -A roots=([server]=$root [client]=$work/client)
+# No machine manager is needed for it; what it says goes to a file. Started where it is to be, for with
+# --network-namespace-path= its /sys shows the interfaces of another place.
+boot() {
+    nsenter --net="/run/netns/$box-$1" systemd-nspawn --quiet --directory="${roots[$1]}" --boot --register=no --keep-unit \
+        --console=pipe --timezone=off --resolv-conf=off --bind=/dev/net/tun --capability=CAP_NET_ADMIN \
+        --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" >"$work/console-$1" 2>&1 &
+    nspawn[$1]=$!
+}
 # The container's first process, which nspawn starts.
-leader() { booted=$(pgrep -P "$nspawn" | head -n 1) && [ -n "$booted" ]; }
-on_server() {
-    nsenter --target "$booted" --mount --uts --ipc --net --pid --root --wd \
+find_first() { first[$1]=$(pgrep -P "${nspawn[$1]}" | head -n 1) && [ -n "${first[$1]}" ]; }
+on() {
+    local side=$1
+    shift
+    nsenter --target "${first[$side]}" --mount --uts --ipc --net --pid --root --wd \
         env PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"
 }
-running() { leader && on_server systemctl is-system-running | grep -qE 'running|degraded'; }
-for _ in $(seq 300); do
-    if running 2>/dev/null; then break; fi
-    if ! kill -0 "$nspawn" 2>/dev/null; then break; fi
-    sleep 0.2
+running() { find_first "$1" && on "$1" systemctl is-system-running | grep -qE 'running|degraded'; }
+boot server
+boot client
+for side in server client; do
+    for _ in $(seq 300); do
+        if running $side 2>/dev/null; then break; fi
+        if ! kill -0 "${nspawn[$side]}" 2>/dev/null; then break; fi
+        sleep 0.2
+    done
+    if ! running $side 2>/dev/null; then
+        tail -n 20 "$work/console-$side"
+        echo "NOT TRIED with systemd: it does not boot in a container on this machine, for the reason above"
+        exit 0
+    fi
 done
-if ! running 2>/dev/null; then
-    tail -n 20 "$work/console"
-    echo "NOT TRIED with systemd: it does not boot in a container on this machine, for the reason above"
-    exit 0
-fi
 
-property() { on_server systemctl show tap-rs@server --property "$1" --value; }
+property() { on "$1" systemctl show "tap-rs@$1" --property "$2" --value; }
+is() { [ "$(property "$1" "$2")" = "$3" ]; }
+log() { on "$1" journalctl --no-pager --quiet --boot --unit "tap-rs@$1"; }
+# What `systemctl edit` would write.
+edit() { # SIDE NAME LINE...
+    local folder=${roots[$1]}/etc/systemd/system/tap-rs@$1.service.d
+    mkdir -p "$folder"
+    printf '%s\n' '[Service]' "${@:3}" >"$folder/$2.conf"
+    on "$1" systemctl daemon-reload
+}
 ping_it() { ip netns exec "$box-lan" ping -q -c 1 -W 1 192.168.1.150; }
-install_it() { on_server sh -c "cd /root/here && DEBIAN_FRONTEND=noninteractive $line -y -q" 2>&1; }
+install_it() { on "$1" sh -c "cd /root/here && DEBIAN_FRONTEND=noninteractive $line -y -q" 2>&1; }
 
-say "install, start"
-install_it >/dev/null
-on_server tap-rs init --server-only --server 203.0.113.10:1234 --out /etc/tap-rs >/dev/null
-on_server systemctl enable --quiet --now tap-rs@server
-[ "$(property ActiveState)" = active ]
-[ "$(property StatusText)" = "0 of 0 clients have a session" ]
-invite=$(on_server tap-rs invite branch -c server --nic ip=192.168.1.150/24,mac=be:17:dd:5c:07:17 2>/dev/null)
-
-say "a client; frames from its LAN to the service"
-mkdir "$root/root/client"
-cp "$root/usr/bin/tap-rs" "$work/tap-rs"
-(
-    cd "$root/root/client"
-    ip netns exec "$box-client" "$work/tap-rs" join "$invite" --parent eth0
-)
-ip netns exec "$box-client" "$work/tap-rs" -c "$root/root/client/client.toml" 2>"$work/client.log" &
-client=$!
-until_true ping_it
-until_true eval '[ "$(property StatusText)" = "1 of 1 clients have a session" ]'
-log() { on_server journalctl --no-pager --quiet --boot --unit tap-rs@server; }
-if log | grep -E 'this kernel (has no|filters no)'; then
-    fail "the unit keeps the program from shutting itself in"
+say "install; a server whose key only this machine can read, and systemd hands over"
+install_it server >/dev/null
+on server tap-rs init --server-only --server 203.0.113.10:1234 --out /etc/tap-rs >/dev/null
+on server mkdir -p /etc/credstore.encrypted
+on server systemd-creds encrypt --name=private_key /etc/tap-rs/server.key /etc/credstore.encrypted/tap-rs.server.key 2>/dev/null
+if grep -q "$(cat "$root/etc/tap-rs/server.key")" "$root/etc/credstore.encrypted/tap-rs.server.key"; then
+    fail "the key is to be read"
 fi
+on server sh -c 'rm /etc/tap-rs/server.key && sed -i /^private_key/d /etc/tap-rs/server.toml'
+edit server credential 'LoadCredentialEncrypted=private_key:tap-rs.server.key'
+on server systemctl enable --quiet --now tap-rs@server
+is server ActiveState active
+is server StatusText "0 of 0 clients have a session"
+# What is done by hand finds the key where the service has it.
+on server tap-rs check -c server >/dev/null
+invite=$(on server tap-rs invite branch -c server \
+    --nic ip=192.168.1.150/24,mac=be:17:dd:5c:07:17 2>/dev/null)
+
+say "a client whose key systemd hands over, with a macvtap that was made by hand; frames from its LAN to the service"
+install_it client >/dev/null
+on client tap-rs join "$invite" --parent eth0 --out /etc/tap-rs >/dev/null
+on client sh -c 'install -d -m 700 /etc/credstore && mv /etc/tap-rs/client.key /etc/credstore/tap-rs.client.key &&
+    sed -i /^private_key/d /etc/tap-rs/client.toml'
+ip -n "$box-client" link add link eth0 name mv0 type macvtap mode bridge
+# What devtmpfs does, which is not in a container.
+on client sh -c 'mknod /dev/tap$(cat /sys/class/net/mv0/ifindex) c $(cat /sys/class/net/mv0/tap*/dev | tr : " ")'
+on client systemctl enable --quiet --now tap-rs@client
+until_true ping_it
+until_true is server StatusText "1 of 1 clients have a session"
+for side in server client; do
+    if log $side | grep -E 'this kernel (has no|filters no)'; then
+        fail "the unit keeps the program from shutting itself in"
+    fi
+done
+
+say "all of a client killed at once, its keeper as well: the NIC is down, and up again with the service"
+state_of() { ip -n "$box-client" -brief link show "$1" 2>/dev/null | awk '{ print $2 }' || true; }
+kill_all() { # SIDE: and wait until systemd has seen it
+    on "$1" systemctl kill --signal=KILL "tap-rs@$1"
+    until_true is "$1" ActiveState failed
+}
+edit client once 'Restart=no'
+[ "$(state_of mv0)" = UP ]
+kill_all client
+[ "$(state_of mv0)" = DOWN ]
+if ping_it >/dev/null; then fail "somebody answers for a NIC without a client"; fi
+on client systemctl start tap-rs@client
+until_true ping_it
+
+say "the same with a macvtap that the service makes, with CAP_MKNOD in the place of devtmpfs: it is gone, and made again"
+on client systemctl stop tap-rs@client
+ip -n "$box-client" link del mv0
+edit client container 'CapabilityBoundingSet=CAP_MKNOD'
+on client systemctl start tap-rs@client
+until_true ping_it
+kill_all client
+[ -z "$(state_of mv0)" ]
+if ping_it >/dev/null; then fail "somebody answers for a NIC without a client"; fi
+on client systemctl start tap-rs@client
+until_true ping_it
+
+say "the same with the server, which systemd starts again"
+on server systemctl kill --signal=KILL tap-rs@server
+until_true is server NRestarts 1
+until_true is server ActiveState active
+until_true ping_it
 
 say "reload"
-pid=$(property MainPID)
-on_server sed -i '1i mtu = 1400' /etc/tap-rs/server.toml
-on_server systemctl reload tap-rs@server
+pid=$(property server MainPID)
+on server sed -i '1i mtu = 1400' /etc/tap-rs/server.toml
+on server systemctl reload tap-rs@server
 until_true eval 'ip -n "$box-server" link show tap0 | grep -q "mtu 1400"'
-[ "$(property MainPID)" = "$pid" ]
-ping_it >/dev/null
+is server MainPID "$pid"
+# The client asks its LAN anew.
+until_true ping_it
 
 say "a program that stands still is killed by the watchdog, and started again"
-mkdir -p "$root/etc/systemd/system/tap-rs@server.service.d"
-printf '[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n' >"$root/etc/systemd/system/tap-rs@server.service.d/watchdog.conf"
-on_server systemctl daemon-reload
-on_server systemctl restart tap-rs@server
+edit server watchdog 'WatchdogSec=2' 'TimeoutAbortSec=1'
+on server systemctl restart tap-rs@server
 until_true ping_it
-on_server sh -c "kill -STOP $(property MainPID)"
-until_true eval '[ "$(property NRestarts)" = 1 ] && [ "$(property ActiveState)" = active ]'
-log | grep -q 'Watchdog timeout'
+restarts=$(property server NRestarts)
+on server sh -c "kill -STOP $(property server MainPID)"
+until_true eval '[ "$(property server NRestarts)" -gt "$restarts" ] && is server ActiveState active'
+log server | grep -q 'Watchdog timeout'
 until_true ping_it
 
 say "an upgrade restarts what runs, with the same config and sessions"
@@ -212,35 +275,35 @@ dpkg-deb -R "$deb" "$work/newer"
 sed -i 's/^Version: .*/&+newer/' "$work/newer/DEBIAN/control"
 rm "$root"/root/here/*.deb
 dpkg-deb --root-owner-group -b "$work/newer" "$root/root/here/" >/dev/null
-pid=$(property MainPID)
-install_it >/dev/null
-[ "$(property MainPID)" != "$pid" ]
-[ "$(property ActiveState)" = active ]
+pid=$(property server MainPID)
+install_it server >/dev/null
+[ "$(property server MainPID)" != "$pid" ]
+is server ActiveState active
 until_true ping_it
 
 say "but not where the new program refuses the config"
-pid=$(property MainPID)
-on_server sed -i '1i no_such_key = 1' /etc/tap-rs/server.toml
-on_server sh -c 'apt-get install -y -q --reinstall /root/here/*.deb' >"$work/said" 2>&1
+pid=$(property server MainPID)
+on server sed -i '1i no_such_key = 1' /etc/tap-rs/server.toml
+on server sh -c 'apt-get install -y -q --reinstall /root/here/*.deb' >"$work/said" 2>&1
 grep -q 'tap-rs@server.service goes on with the program that it was started with' "$work/said"
-[ "$(property MainPID)" = "$pid" ]
+is server MainPID "$pid"
 ping_it >/dev/null
-on_server sed -i 1d /etc/tap-rs/server.toml
+on server sed -i 1d /etc/tap-rs/server.toml
 
 say "removal stops it, purge forgets it"
-on_server apt-get remove -y -q tap-rs >/dev/null
-[ "$(property ActiveState)" != active ]
+on server apt-get remove -y -q tap-rs >/dev/null
+if is server ActiveState active; then fail "it still runs"; fi
 if ip -n "$box-server" link show tap0 >/dev/null 2>&1; then fail "tap0 is still there"; fi
-on_server apt-get purge -y -q tap-rs >"$work/purge"
+on server apt-get purge -y -q tap-rs >"$work/purge"
 grep -q '^/etc/tap-rs stays' "$work/purge"
 grep -q '^/etc/systemd/system/tap-rs@server.service.d stays' "$work/purge"
 [ ! -e "$root/etc/systemd/system/multi-user.target.wants/tap-rs@server.service" ]
-kill -INT "$client"
-wait "$client"
-client=
-kill -RTMIN+4 "$booted"
-wait "$nspawn" || true
-nspawn=
-rm -r "$root/etc/tap-rs" "$root/etc/systemd/system/tap-rs@server.service.d"
+grep -q '^/etc/credstore.encrypted/tap-rs.server.key stays' "$work/purge"
+for side in client server; do
+    kill -RTMIN+4 "${first[$side]}"
+    wait "${nspawn[$side]}" || true
+    unset "nspawn[$side]"
+done
+rm -r "$root/etc/tap-rs" "$root/etc/systemd/system/tap-rs@server.service.d" "$root/etc/credstore.encrypted"
 same_as_before
 say "all of it works"

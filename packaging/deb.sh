@@ -2,7 +2,7 @@
 # Builds a Debian package of the static full program: `packaging/deb.sh`. Prints its path. Who packages for others says
 # in DEBFULLNAME and DEBEMAIL who that is.
 #
-# It needs what packaging/static.sh needs, and cargo-deb, which is built below target/ where it is missing.
+# It needs what packaging/static.sh needs, Python, and cargo-deb, which is built below target/ where it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,6 +22,7 @@ fi
 packaging/static.sh full >&2
 rm -rf "$made" && mkdir -p "$made"
 cargo run --quiet --locked --example manual -- "$made" >&2
+packaging/third-party.py >"$made/THIRD-PARTY"
 # The same source gives the same package. Not before: a change of it would have C code built again.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)
 export SOURCE_DATE_EPOCH

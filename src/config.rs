@@ -46,6 +46,7 @@ pub use report::{Note, Place, Report, Warning};
 pub use server::{CLIENT_NAME_MAX, ClientEntry, Invite, PUSH_MAX, ServerConfig, ServerNic};
 
 use crate::keys;
+use crate::types::NicName;
 use check::Check;
 use report::Notes;
 
@@ -126,6 +127,25 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<(Config, Vec<Warning>)
     let bytes = read(path, FILE_MAX).or_else(|e| Notes::new(path, "").fail(None, unreadable(&e)))?;
     let folder = folder_of(path);
     check_bytes(path, &folder, &bytes, overrides)
+}
+
+/// The interfaces that a client's file names, whatever else is wrong with it: for whoever is to set them down when the
+/// key, for one, is no longer there. None where they come from the server.
+///
+/// # Errors
+/// The file cannot be read, or is not TOML.
+pub fn client_interfaces(path: &Path) -> Result<Vec<NicName>, Report> {
+    let bytes = read(path, FILE_MAX).or_else(|e| Notes::new(path, "").fail(None, unreadable(&e)))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut notes = Notes::new(path, &text);
+    let Some(file) = raw::parse(&text, &mut notes) else { return notes.finish(None).map(|(names, _)| names) };
+    let is_client = file.run_mode.as_ref().is_some_and(|mode| mode.get_ref().eq_ignore_ascii_case("client"));
+    if !is_client || check::switch(&file.use_remote_config, false) {
+        return Ok(Vec::new());
+    }
+    let nics = file.nics.as_ref().map(|nics| nics.get_ref().as_slice()).unwrap_or_default();
+    let name = |nic: &raw::Nic| nic.ifname.as_ref()?.get_ref().parse().ok();
+    Ok(nics.iter().filter_map(|nic| name(nic.get_ref())).collect())
 }
 
 /// Checks a text as if it stood in the file at `path`.

@@ -57,7 +57,7 @@ fn run_more(more: More) -> Result<ExitCode, Failure> {
         More::Clients(args) => clients::command(&args)?,
         More::Reload(args) => reload::command(&args)?,
         More::Down(args) => {
-            down::command(&commands::config_path(args.config.as_deref())?, &args.overrides(None))?;
+            down::command(&commands::config_path(args.config.as_deref())?)?;
         }
         More::Status(args) => status::command(&args)?,
         More::Top(args) => return top::command(&args).map(ExitCode::from),

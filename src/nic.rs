@@ -231,6 +231,9 @@ pub fn abandon(traces: &Traces, process: u32) -> Result<Option<String>, NicError
         netlink.delete_link(&link)?;
         return Ok(Some(format!("{} is removed", link.name)));
     }
+    if macvtap::holder(&link) == Some(process) {
+        netlink.set_alias(&link, "")?;
+    }
     if !client || !link.is_up() || macvtap::maker(&link).is_some() {
         return Ok(None);
     }
@@ -238,8 +241,8 @@ pub fn abandon(traces: &Traces, process: u32) -> Result<Option<String>, NicError
     Ok(Some(format!("{} is set down", link.name)))
 }
 
-/// Removes every macvtap here whose maker is gone: it was killed, and so was whoever should have cleaned up. Gives a
-/// sentence about each.
+/// Removes every macvtap here whose maker is gone, and sets down what it held: it was killed, and so was whoever should have
+/// cleaned up. Gives a sentence about each.
 pub fn sweep() -> Result<Vec<String>, NicError> {
     let mut netlink = Netlink::open().map_err(NicError::Netlink)?;
     let mut done = Vec::new();
@@ -247,6 +250,15 @@ pub fn sweep() -> Result<Vec<String>, NicError> {
         if macvtap::maker(&link).is_some_and(|process| !is_like_us(process)) {
             netlink.delete_link(&link)?;
             done.push(format!("{} is removed", link.name));
+        }
+    }
+    for link in netlink.links()? {
+        if macvtap::holder(&link).is_some_and(|process| !is_like_us(process)) {
+            if link.is_up() {
+                netlink.set_up(&link, false)?;
+                done.push(format!("{} is set down", link.name));
+            }
+            netlink.set_alias(&link, "")?;
         }
     }
     Ok(done)

@@ -47,6 +47,7 @@ pub fn migrate(args: &MigrateArgs) -> Result<(), Failure> {
         name: &args.name,
         parent: args.parent.as_ref(),
         prefix: args.prefix,
+        prefix6: args.prefix6,
         from: Some(from.as_path()).filter(|from| *from != folder),
     });
     write(args, &new)?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU8;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -206,10 +206,11 @@ fn private_key(
     file: &File,
     overrides: &Overrides,
 ) -> Option<(PathBuf, Option<PublicKey>)> {
-    let credential = overrides.credential.as_ref().filter(|_| file.private_key.is_none());
-    if let Some(path) = overrides.private_key.as_ref().or(credential) {
-        let public = check.private_key(None, path);
-        return Some((path.clone(), public));
+    let credential = || overrides.credential.clone().or_else(|| of_service(check.notes.path()));
+    let unnamed = || file.private_key.is_none().then(credential).flatten();
+    if let Some(path) = overrides.private_key.clone().or_else(unnamed) {
+        let public = check.private_key(None, &path);
+        return Some((path, public));
     }
     if file.private_key.is_none() {
         let make = check.folder.join("keys/my.key");
@@ -221,4 +222,12 @@ fn private_key(
     let path = check.secret_path("private_key", &file.private_key)?;
     let public = check.private_key(span(&file.private_key), &path);
     Some((path, public))
+}
+
+/// The key that systemd has handed over to the service which runs `/etc/tap-rs/NAME.toml`: for what is done beside it by
+/// hand, `tap-rs invite -c NAME` for one.
+fn of_service(config: &Path) -> Option<PathBuf> {
+    let name = config.strip_prefix("/etc/tap-rs").ok()?.to_str()?.strip_suffix(".toml")?;
+    Some(PathBuf::from(format!("/run/credentials/tap-rs@{name}.service/private_key")))
+        .filter(|key| key.exists())
 }

@@ -9,6 +9,8 @@
 //! understood here (an inline list of clients, a name with escapes), and then an edit says so or makes what is no config.
 //! toml_edit would do the same for 80 kB more of program.
 
+#[cfg(feature = "full")]
+pub(super) mod inline;
 pub(super) mod layout;
 mod replace;
 

@@ -9,19 +9,17 @@
 //! the result with [`super::check_text`] for what is left to do.
 
 mod fate;
+mod take_over;
 
 use std::ops::Range;
 use std::path::Path;
 
 use super::Role;
 use super::check::{CLIENT_KEY, SERVER_KEY};
-use super::edit::layout::{
-    Item, Key, behind_empty_lines, comment_above, items, line_end, line_start, unquoted,
-};
+use super::edit::layout::{Item, Key, behind_empty_lines, comment_above, items, line_end, unquoted};
 use super::edit::{EditError, quoted};
 use super::report::place;
 use crate::types::NicName;
-use fate::{Fate, fate};
 
 /// What the file cannot know.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +34,8 @@ pub struct Wish<'a> {
     pub parent: Option<&'a NicName>,
     /// The prefix length of a server's IPv4 addresses.
     pub prefix: Option<u8>,
+    /// The prefix length of its IPv6 addresses.
+    pub prefix6: Option<u8>,
     /// The folder of the old file, where the new one goes into another.
     pub from: Option<&'a Path>,
 }
@@ -115,49 +115,6 @@ impl<'a> Old<'a> {
         }
         self.add_keys(wish, &mut edits);
         apply(self.text, edits)
-    }
-
-    /// What becomes of a section and its keys.
-    fn take_over(&self, section: &Section, wish: &Wish<'_>, edits: &mut Vec<Edit>) {
-        if let (Some(why), Some(at)) = (self.has_no_use_for(section.table), &section.header) {
-            let what = format!("{}: {why}", self.text.get(at.clone()).unwrap_or_default());
-            edits.push(Edit::of(Deed::Gone, at.start, section.whole(self.text), "", what));
-            return;
-        }
-        for key in &section.keys {
-            let written = self.text.get(key.value.clone()).unwrap_or_default();
-            let said = match written.len() {
-                0..=40 if !written.contains('\n') => format!("{} = {written}", key.name),
-                _ => key.name.clone(),
-            };
-            let line = line_start(self.text, key.start)..line_end(self.text, key.value.end);
-            match fate(self, section.table, &key.name, written, wish) {
-                Fate::Keep => {}
-                Fate::Gone(why) => {
-                    edits.push(Edit::of(Deed::Gone, key.start, line, "", format!("{said}: {why}")))
-                }
-                Fate::Value(value, why) => {
-                    let what = format!("{said} is now {value}: {why}");
-                    edits.push(Edit::of(Deed::Changed, key.start, key.value.clone(), &value, what));
-                }
-                // Of many NICs it is said once.
-                Fate::Means(_) if edits.iter().any(|e| e.is_note_of(&key.name)) => {}
-                Fate::Means(what) => {
-                    let at = key.start..key.start;
-                    edits.push(Edit::of(Deed::Noted, key.start, at, "", format!("{said}: {what}")));
-                }
-            }
-        }
-    }
-
-    fn has_no_use_for(&self, table: Table) -> Option<&'static str> {
-        match table {
-            Table::Nics if self.is_remote() => {
-                Some("with use_remote_config the NICs come from the server, and this was a placeholder")
-            }
-            Table::Other => Some("the original passed over this section, and here it would be an error"),
-            _ => None,
-        }
     }
 
     fn add_keys(&self, wish: &Wish<'_>, edits: &mut Vec<Edit>) {
@@ -274,10 +231,19 @@ impl Table {
     fn of(path: &[String]) -> Self {
         match path.first().map(String::as_str) {
             None => Self::Top,
-            Some("server") if path.len() == 1 => Self::Server,
-            Some("nics") if path.len() == 1 => Self::Nics,
+            Some(name) if path.len() == 1 => Self::named(name).unwrap_or(Self::Other),
             Some("clients" | "limits" | "hooks") => Self::New,
             Some(_) => Self::Other,
+        }
+    }
+
+    /// The one that a key of the top level may be, written in a line.
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "server" => Some(Self::Server),
+            "nics" => Some(Self::Nics),
+            "clients" | "limits" | "hooks" => Some(Self::New),
+            _ => None,
         }
     }
 }

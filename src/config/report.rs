@@ -80,6 +80,11 @@ impl<'a> Notes<'a> {
         Self { path, text, errors: Vec::new(), warnings: Vec::new(), spoilt: Vec::new() }
     }
 
+    /// The file that is spoken of.
+    pub(super) fn path(&self) -> &'a Path {
+        self.path
+    }
+
     /// Notes an error at the byte range `at` of the text.
     pub(super) fn error(&mut self, at: impl Into<Option<Range<usize>>>, message: impl Into<String>) {
         self.errors.push(self.note(at.into(), message.into()));

@@ -1,8 +1,10 @@
 //! The server's side of the config.
 
+mod pushed;
+
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -15,19 +17,13 @@ use super::check::{Check, Claims, span, switch};
 use super::client::{Limits, NICS_MAX, server_section};
 use super::common::{Common, common, mtu, nic_mode};
 use super::moment::Moment;
-use super::nic::{ADDRS_MAX, NicClaims, nic, parent};
-use super::raw::{self, File, Nic, Server, Text};
+use super::nic::{NicClaims, nic, parent};
+use super::raw::{self, File, Nic, Text};
 use super::stack::{routing, stack};
 use super::{Overrides, Role};
+use pushed::{default_script, refuse_what_is_too_long, script_file};
 
-/// Longest message of NICs and script that can be pushed to a client, in bytes.
-pub const PUSH_MAX: usize = 1 << 20;
-
-/// What a NIC, an address and the rest take of [`PUSH_MAX`] at the most (docs/PROTOCOL.md has the layout).
-const PUSHED_NIC: usize = 43;
-const PUSHED_ADDR: usize = 18;
-const PUSHED_HEADER: usize = 8;
-const _: () = assert!(NICS_MAX as usize * (PUSHED_NIC + ADDRS_MAX * PUSHED_ADDR) + PUSHED_HEADER < PUSH_MAX);
+pub use pushed::PUSH_MAX;
 
 /// Longest client name in bytes.
 pub const CLIENT_NAME_MAX: usize = 64;
@@ -272,27 +268,9 @@ fn client_entry(
     let nics: Vec<_> = nics.into_iter().filter_map(nic).collect();
     if let Some(script) = &script {
         let at = span(&raw.script_path).unwrap_or_else(|| table.span());
-        refuse_what_is_too_long_to_push(check, script, &nics, at);
+        refuse_what_is_too_long(check, script, &nics, at);
     }
     Some(ClientEntry { name: name?, keys: keys?, invite, psk, nics, script, client_mode })
-}
-
-fn refuse_what_is_too_long_to_push(
-    check: &mut Check<'_>,
-    script: &[u8],
-    nics: &[ServerNic],
-    at: Range<usize>,
-) {
-    let addrs: usize = nics.iter().map(|n| n.spec.addrs.len()).sum();
-    let list = nics.len().saturating_mul(PUSHED_NIC).saturating_add(addrs.saturating_mul(PUSHED_ADDR));
-    let room = PUSH_MAX.saturating_sub(PUSHED_HEADER).saturating_sub(list);
-    if script.len() > room {
-        let message = format!(
-            "the script has {} bytes, and beside this client's NICs there is room for {room}; have it fetch what is large",
-            script.len()
-        );
-        check.notes.error(at, message);
-    }
 }
 
 fn client_name(
@@ -411,43 +389,4 @@ fn server_nic(
     check.misplaced(&raw.probe, PROBE);
     let stack = stack(check, raw, &spec, (defaults.mode, defaults.routing));
     Some(ServerNic { spec, rules, parent, client_name, client_parent, configure, stack })
-}
-
-/// The script of `[server]`, which every client gets that has none of its own. As in the original, a file
-/// goes before a text.
-fn default_script(check: &mut Check<'_>, server: &Server) -> Option<Arc<[u8]>> {
-    if server.script_path.is_some() {
-        check.unused(&server.script_content, "`script_path` is used instead; remove one of the two");
-        return script_file(check, &server.script_path);
-    }
-    let content = server.script_content.as_ref()?;
-    checked_script(check, content.span(), content.get_ref().as_bytes().into())
-}
-
-fn script_file(check: &mut Check<'_>, text: &Text) -> Option<Arc<[u8]>> {
-    let at = span(text)?;
-    let path = check.file("script_path", text)?;
-    match read_script(&path) {
-        Ok(bytes) => checked_script(check, at, bytes.into()),
-        Err(e) => {
-            check.notes.error(at, format!("cannot read the script {}: {e}", path.display()));
-            None
-        }
-    }
-}
-
-fn read_script(path: &Path) -> std::io::Result<Vec<u8>> {
-    // Asked before the file is opened, since opening a FIFO would wait for a writer.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    super::read(path, PUSH_MAX)
-}
-
-fn checked_script(check: &mut Check<'_>, at: Range<usize>, script: Arc<[u8]>) -> Option<Arc<[u8]>> {
-    if script.is_empty() {
-        check.notes.error(at, "the script is empty; leave the line out to push none");
-        return None;
-    }
-    Some(script)
 }

@@ -8,6 +8,10 @@ use crate::types::{NicMode, NicRules, NicStack, OffloadMode, Suite};
 
 #[path = "tests/mistakes.rs"]
 mod mistakes;
+#[path = "tests/original.rs"]
+mod original;
+#[path = "tests/programs.rs"]
+mod programs;
 #[path = "tests/stack.rs"]
 mod stack;
 
@@ -131,128 +135,6 @@ fn top_level_nics_belong_to_the_one_client() {
 }
 
 #[test]
-fn configs_of_the_original_need_only_keys() {
-    let fixture = Fixture::new();
-    let nics = r#"
-[[nics]]
-ifname = "tap0"  #网卡名
-ip = "18.8.80.150"  # 网卡绑定ip地址
-mac =  "be:17:dd:5c:07:17" # 网卡的mac地址
-
-[[nics]]
-ifname = "tap1"
-ip = "18.8.80.151"
-mac = "5e:56:56:13:23:a4"
-"#;
-    let client = format!(
-        r#"
-#is_daemon = true #可选 是否守护进程，默认false
-tap_mode = "macvtap" #tap or macvtap
-run_mode = "client"
-#mtu = 1500  #可选 默认为1500
-private_key = "client.key"
-[server]
-bind_addr = "10.67.15.100:1234" #服务器ip地址+端口
-public_key = "SERVER_KEY"
-{nics}"#
-    );
-    let NicSource::Local(local) = fixture.client(&client).nics else { panic!() };
-    assert_eq!(local.iter().map(|n| n.spec.name.as_str()).collect::<Vec<_>>(), ["tap0", "tap1"]);
-    assert!(local.iter().all(|n| n.spec.addrs.iter().all(|a| a.prefix.is_none())));
-    assert_eq!(fixture.warnings(&client), "");
-
-    let every_key = r#"pid = "/tmp/a.pid"
-is_daemon = true
-stdout = "/tmp/a.out"
-stderr = "a.err"
-tap_mode = "Tap"
-mtu = 1400
-run_mode = "Server"
-reply_arp = false
-protocol = "Udp"
-log = "/var/log/whatever"
-timeout = 120
-use_remote_config = false
-client_tap_mode = "MacvTap"
-private_key = "server.key"
-[server]
-bind_addr = "10.67.15.100:1234"
-script_path = "hello.sh"
-script_content = "echo"
-[[clients]]
-name = "branch"
-public_key = "CLIENT_KEY"
-"#;
-    let s = fixture.server(&format!("{every_key}{nics}"));
-    let daemon = s.common.daemon.unwrap();
-    assert_eq!((daemon.pid, daemon.stderr), ("/tmp/a.pid".into(), fixture.folder.path().join("a.err")));
-    assert_eq!(s.common.dead_peer.as_secs(), 120);
-    assert_eq!(s.clients[0].client_mode, Some(NicMode::Macvtap));
-    assert_eq!(s.clients[0].script.as_deref(), Some(&b"#!/bin/sh\n"[..]));
-    assert!(s.clients[0].nics.iter().all(|n| n.spec.mtu.bytes() == 1400));
-    let warnings = fixture.warnings(&format!("{every_key}{nics}"));
-    assert!(warnings.contains("f.toml:10:7: \"/var/log/whatever\" is no log level"), "{warnings}");
-}
-
-#[test]
-fn a_file_of_the_original_without_keys_is_told_the_command_that_migrates_it() {
-    let fixture = Fixture::new();
-    let old = |side: &str| {
-        let text = format!("tap_mode = \"tap\"\nrun_mode = \"{side}\"\nprotocol = \"Tcp\"\n");
-        format!("{text}[server]\nbind_addr = \"192.0.2.1:1234\"\n{NIC}")
-    };
-    for side in ["client", "server"] {
-        let errors = fixture.errors(&old(side));
-        assert!(errors.starts_with("f.toml: this is a config of the original tap-rs"), "{errors}");
-        assert!(errors.contains("`tap-rs migrate f.toml -o new.toml --keys .`"), "{errors}");
-        assert_eq!(errors.lines().count(), 1, "whatever else is wrong with it: {errors}");
-        // One that somebody has begun to change is told what is missing, and wrong.
-        let begun = fixture.errors(&at_top("private_key = \"client.key\"", &old(side)));
-        assert!(!begun.contains("migrate") && begun.contains("no TCP transport"), "{begun}");
-    }
-    // Without keys in the file: they may be given on the command line.
-    let overrides = Overrides {
-        private_key: Some(fixture.folder.path().join("client.key")),
-        server_key: Some(fixture.server_key.clone()),
-        ..Overrides::default()
-    };
-    let wrong = fixture.load_with(&old("client"), &overrides).unwrap_err().to_string();
-    assert!(!wrong.contains("migrate") && wrong.contains("no TCP transport"), "{wrong}");
-    assert!(fixture.load_with(&old("client").replace("Tcp", "Udp"), &overrides).is_ok());
-}
-
-#[test]
-fn words_that_stand_for_keys_are_told_what_belongs_there() {
-    let fixture = Fixture::new();
-    let client = CLIENT.replace("SERVER_KEY", "SERVER_PUBLIC_KEY");
-    let load = |text: &str| {
-        check_bytes(Path::new("f.toml"), fixture.folder.path(), text.as_bytes(), &Overrides::default())
-    };
-    let why = load(&format!("{client}{NIC}")).unwrap_err().to_string();
-    assert!(
-        why.starts_with("f.toml:5:14: SERVER_PUBLIC_KEY stands for the public key of the server; write"),
-        "{why}"
-    );
-    let server = SERVER.replace("CLIENT_KEY", "CLIENT_PUBLIC_KEY");
-    let why = load(&format!("{server}{NIC}")).unwrap_err().to_string();
-    assert!(
-        why.starts_with("f.toml:7:14: CLIENT_PUBLIC_KEY stands for the public key of the client; write"),
-        "{why}"
-    );
-}
-
-#[test]
-fn remote_nics_make_placeholders_of_the_local_ones() {
-    let fixture = Fixture::new();
-    let placeholder = "[[nics]]\nifname = \"what ever\"\nip = \"x\"\nmac = \"\"\n";
-    let text = at_top("use_remote_config = true\nparent = \"eth0\"", &format!("{CLIENT}{placeholder}"));
-    assert!(matches!(fixture.client(&text).nics, NicSource::Remote { parent: Some(_) }));
-    assert!(fixture.warnings(&text).contains("f.toml:8:1: the NICs come from the server"));
-    let none = at_top("use_remote_config = true", CLIENT);
-    assert_eq!(fixture.client(&none).nics, NicSource::Remote { parent: None });
-}
-
-#[test]
 fn key_files_are_read_and_swapped_keys_are_noticed() {
     let fixture = Fixture::new();
     let missing = fixture.errors(&format!("{CLIENT}{NIC}").replace("client.key", "none.key"));
@@ -321,50 +203,6 @@ mtu = 9000
     assert_eq!((first.spec.addrs.len(), first.configure), (2, false));
     assert!(first.rules.bridge && first.rules.vlan && first.rules.strict && first.rules.broadcast_pps == 7);
     assert_eq!(second.spec.mtu.bytes(), 9000);
-}
-
-#[test]
-fn script_policy_is_complete_or_refused() {
-    let fixture = Fixture::new();
-    let remote = |key: &str| at_top(&format!("use_remote_config = true\n{key}"), CLIENT);
-    let pinned = remote(&format!("script = \"pinned\"\nscript_sha256 = [\"{}\"]", "0a".repeat(32)));
-    assert_eq!(fixture.client(&pinned).script, ScriptPolicy::Pinned(vec![[10; 32]]));
-    assert!(fixture.warnings(&remote("script = \"any\"")).contains("is root on this client"));
-    for (bad, words) in [
-        ("script = \"pinned\"", "needs script_sha256"),
-        ("script = \"pinned\"\nscript_sha256 = [\"00\"]", "64 hex digits"),
-        ("script_sha256 = []", "write script = \"pinned\" too"),
-        ("script = \"allways\"", "write \"never\" or \"pinned\" or \"any\""),
-        ("script_timeout = 0", "1 to 3600"),
-        ("script_timeout = 3601", "1 to 3600"),
-    ] {
-        let errors = fixture.errors(&remote(bad));
-        assert!(errors.contains(words), "{bad}: {errors}");
-    }
-}
-
-#[test]
-fn scripts_are_files_that_fit() {
-    let fixture = Fixture::new();
-    let with = |script: &str| format!("{SERVER}script_path = \"{script}\"\n{NIC}");
-    let file =
-        |name: &str, size: usize| std::fs::write(fixture.folder.path().join(name), vec![b'x'; size]).unwrap();
-    file("empty", 0);
-    let room = PUSH_MAX - 8 - 43 - 18;
-    file("fits", room);
-    file("tight", room + 1);
-    file("long", PUSH_MAX + 1);
-    assert_eq!(fixture.server(&with("fits")).clients[0].script.as_ref().map(|s| s.len()), Some(room));
-    for (name, words) in [
-        ("empty", "is empty"),
-        ("tight", "there is room for"),
-        ("long", "longer than"),
-        (".", "not a regular file"),
-        ("none", "cannot read the script"),
-    ] {
-        let errors = fixture.errors(&with(name));
-        assert!(errors.starts_with("f.toml:8:15: ") && errors.contains(words), "{errors}");
-    }
 }
 
 #[test]
@@ -439,30 +277,4 @@ fn metrics_are_given_out_where_the_file_says_and_on_loopback_by_a_port_alone() {
         );
     }
     assert!(fixture.errors(&at("true")).contains("metrics"));
-}
-
-#[test]
-fn a_hook_is_a_program_that_nobody_else_can_change() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let fixture = Fixture::new();
-    let with = |line: &str| format!("{CLIENT}{NIC}[hooks]\n{line}\n");
-    let path = fixture.folder.path().join("hook.sh");
-    std::fs::write(&path, "#!/bin/sh\n").unwrap();
-    let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-    mode(0o755);
-    let Config::Client(c) = fixture.load(&with("up = \"hook.sh\"\ntimeout = 5")).unwrap().0 else { panic!() };
-    assert_eq!(c.common.hooks.program(Hook::Up), Some(path.as_path()));
-    assert_eq!((c.common.hooks.program(Hook::Down), c.common.hooks.timeout.as_secs()), (None, 5));
-    for (bad, line, why) in [
-        (0o775, "up = \"hook.sh\"", "chmod go-w"),
-        (0o644, "up = \"hook.sh\"", "chmod +x"),
-        (0o755, "up = \"nowhere.sh\"", "No such file"),
-        (0o755, "up = \"/\"", "is no file"),
-        (0o755, "verify = \"hook.sh\"", "asked on a server"),
-        (0o755, "timeout = 61", "1 to 60"),
-    ] {
-        mode(bad);
-        let said = fixture.errors(&with(line));
-        assert!(said.contains(why), "{line}: {said}");
-    }
 }

@@ -59,6 +59,19 @@ pub fn maker(link: &Link) -> Option<u32> {
     link.alias.as_deref()?.strip_prefix(OURS)?.parse().ok()
 }
 
+/// How the alias of an interface begins that was there before, while one of us has it. That one's number follows.
+const HELD: &str = "held by tap-rs, process ";
+
+/// The process that has an interface which was there before.
+pub(super) fn holder(link: &Link) -> Option<u32> {
+    link.alias.as_deref()?.strip_prefix(HELD)?.parse().ok()
+}
+
+/// The alias of an interface that this process has, and has not made.
+pub(super) fn hold() -> String {
+    format!("{HELD}{}", std::process::id())
+}
+
 /// The alias of a macvtap that the process of this number has made, or taken over.
 pub(super) fn mark(process: u32) -> String {
     format!("{OURS}{process}")

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use tracing::{debug, info, warn};
 
-use super::macvtap::mtu_too_large;
+use super::macvtap::{hold, holder, mtu_too_large};
 use super::netlink::{Link, NetlinkError};
 use super::sysctl::{self, Sysctl};
 use super::{Devices, GSO_MAX_SIZE, Nic, NicError, NicRequest, Side};
@@ -15,6 +15,8 @@ use crate::types::{MacAddr, NicAddr, NicMode};
 pub(super) enum Undo {
     /// Remove the interface.
     Link,
+    /// Take our alias off.
+    Alias,
     /// Take this address off.
     Address(NicAddr, u8),
     /// Set it down.
@@ -36,6 +38,7 @@ impl Undo {
         let (netlink, index, link) = (&mut nic.netlink, nic.index, (nic.index, &nic.name));
         match self {
             Self::Link => netlink.delete_link(link),
+            Self::Alias => netlink.set_alias(link, ""),
             Self::Address(addr, prefix) => netlink.delete_address(index, addr.ip, prefix),
             Self::Down => netlink.set_up(link, false),
             Self::Mac(mac) => netlink.set_mac(link, mac),
@@ -58,6 +61,9 @@ impl Nic {
         link: &Link,
     ) -> Result<(), NicError> {
         self.limit_super_frames(link);
+        if request.side == Side::Client && !self.created {
+            self.hold(link)?;
+        }
         if !request.configure {
             info!(nic = %self.name, "used as it is: configure = false");
             return match request.side {
@@ -69,6 +75,17 @@ impl Nic {
             Side::Client => self.configure_client(request, link),
             Side::Server => self.configure_server(devices, request, link),
         }
+    }
+
+    /// Says on an interface that outlives us whose it is, so that it can be set down when nobody of us is left. Somebody
+    /// else's words on it stay.
+    fn hold(&mut self, link: &Link) -> Result<(), NicError> {
+        if link.alias.is_some() && holder(link).is_none() {
+            return Ok(());
+        }
+        self.netlink.set_alias((self.index, &self.name), &hold())?;
+        self.undo.push(Undo::Alias);
+        Ok(())
     }
 
     fn configure_client(&mut self, request: &NicRequest, link: &Link) -> Result<(), NicError> {

@@ -1,8 +1,12 @@
-//! A pair of joined sockets between two processes, over which messages and open descriptors pass (unix(7)).
+//! Unix sockets (unix(7)): a pair of joined ones between two processes, over which messages and open descriptors pass; and
+//! a connection that is there at once or not at all.
 
 use std::io::{self, ErrorKind};
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use libc::c_int;
 
@@ -122,6 +126,34 @@ impl AsFd for Messages {
     }
 }
 
+/// Connects to the socket at `path`, without waiting where more wait there than its queue takes.
+///
+/// # Errors
+/// `ConnectionRefused`: nobody listens there any more. `WouldBlock`: whoever listens has not accepted for long.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    // SAFETY: sockaddr_un is an integer and bytes, for which zero is a value.
+    let mut address: libc::sockaddr_un = unsafe { zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let name = path.as_os_str().as_bytes();
+    // A zero ends it.
+    if name.is_empty() || name.contains(&0) || name.len() >= address.sun_path.len() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(name) {
+        *to = from.cast_signed() as _;
+    }
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
+    // SAFETY: the kernel has just made it, and nothing else knows it.
+    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let size = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the pointer and the size describe `address`, which outlives the call; the descriptor is ours.
+    check(unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), size) })?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 fn socketpair(kind: c_int) -> io::Result<[OwnedFd; 2]> {
     let mut fds: [c_int; 2] = [-1; 2];
     // SAFETY: the kernel writes two descriptors into `fds`.
@@ -137,6 +169,7 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
 
     #[test]
     fn messages_stay_apart_and_bring_descriptors() {
@@ -163,6 +196,27 @@ mod tests {
         drop(a);
         assert_eq!(b.recv(&mut [0; 4]).unwrap().0, b"");
         assert_eq!(b.send(b"x", &[]).unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_connection_reads_and_writes_and_waits_as_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        assert_eq!(connect(&path).unwrap_err().kind(), ErrorKind::NotFound);
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut ours = connect(&path).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        let echo = std::thread::spawn(move || {
+            let mut byte = [0];
+            ours.read_exact(&mut byte).map(|()| byte[0])
+        });
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(echo.join().unwrap().unwrap(), b'x');
+        drop(listener);
+        assert_eq!(connect(&path).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        for bad in ["", "a\0b", &"x".repeat(108)] {
+            assert_eq!(connect(Path::new(bad)).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
     }
 
     #[test]

@@ -173,6 +173,8 @@ fn a_killed_tunnel_leaves_no_control_socket() {
     let file = lab.write("client0.toml", lab.client_toml(0, &Edit::default()));
     let args = ["-c", file.to_str().unwrap()];
     let mut client = Program::start_after(&lab.sites[0].client, "mount -t tmpfs tmpfs /run", &args);
+    let name = format!("/proc/{}/comm", client.pid());
+    until("its own /run is mounted", SOON, || fs::read_to_string(&name).unwrap() == "tap-rs\n");
     let run = fs::File::open(inside(&client, "/run")).unwrap();
     let socket = PathBuf::from(format!("/proc/self/fd/{}/tap-rs/client0.sock", run.as_raw_fd()));
     until("the socket is there", SOON, || socket.exists());

@@ -112,6 +112,7 @@ fn the_stop_action_takes_down_what_a_killed_group_has_left() {
     let (_server, mut client) = lab.up_plain();
     site.nics.iter().for_each(|nic| site.lan.ping(nic.ip));
     let pid = client.pid();
+    assert!(site.client.ip(&format!("link show {found}")).contains("held by tap-rs"));
     // First the keeper, which would clean up.
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let kill = format!("kill -KILL {}", children.trim());
@@ -119,10 +120,34 @@ fn the_stop_action_takes_down_what_a_killed_group_has_left() {
     client.kill9();
     let is_up = |link| site.client.ip(&format!("link show {link}")).contains(",UP");
     assert!(is_up(made) && is_up(found));
+    // As systemd does before its stop action.
+    std::fs::remove_file(lab.dir().join("client0.key")).unwrap();
     let config = lab.dir().join("client0.toml");
     let said = site.client.exec(&[TAP_RS, "down", "-c", config.to_str().unwrap()]);
     assert_eq!(said, format!("{made} is removed\n{found} is set down\n"));
     assert!(!site.client.has_link(made) && !is_up(found));
     assert!(!site.lan.answers(site.nics[0].ip, Duration::from_millis(300)));
     assert_eq!(site.client.exec(&[TAP_RS, "down", "-c", config.to_str().unwrap()]), "");
+    assert!(!site.client.ip(&format!("link show {found}")).contains("alias"));
+}
+
+#[test]
+fn the_stop_action_finds_what_was_held_for_a_server_that_names_it_and_nothing_else() {
+    needs_root!();
+    let lab = Lab::new();
+    let site = &lab.sites[0];
+    let server = lab.start_server(&Edit::default());
+    let live = format!("held by tap-rs, process {}", server.pid());
+    for (name, alias) in
+        [("held", "held by tap-rs, process 4194304"), ("own", "uplink"), ("live", live.as_str())]
+    {
+        site.client.ip(&format!("link add link lan0 name {name} type macvtap mode bridge"));
+        site.client.exec(&["ip", "link", "set", name, "up", "alias", alias]);
+    }
+    let config =
+        lab.write("remote.toml", "run_mode = \"client\"\nuse_remote_config = true\nno_such_key = 1\n");
+    let said = site.client.try_exec(&[TAP_RS, "down", "-c", config.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&said.stdout).lines().any(|line| line == "held is set down"), "{said:?}");
+    let is_up = |link| site.client.ip(&format!("link show {link}")).contains(",UP");
+    assert!(!is_up("held") && is_up("own") && is_up("live"));
 }

@@ -32,7 +32,7 @@ pub(super) fn fate(old: &Old<'_>, table: Table, name: &str, written: &str, wish:
         Table::Nics => Nic::KEYS,
         Table::New | Table::Other => return Keep,
     };
-    // `server.bind_addr` is a key of `server`.
+    // `limits.mtu` is a key of `limits`.
     if !name.split('.').next().is_some_and(|first| known.contains(&first)) {
         return unknown(table, name);
     }
@@ -172,19 +172,23 @@ fn nic(old: &Old<'_>, name: &str, value: &str, wish: &Wish<'_>) -> Fate {
     if name != "ip" || !bare() {
         return Keep;
     }
-    match (old.role, wish.prefix) {
+    let (prefix, option, usual) = match value.contains(':') {
+        true => (wish.prefix6, "--prefix6", 64),
+        false => (wish.prefix, "--prefix", 24),
+    };
+    match (old.role, prefix) {
         (Role::Client, _) => Means(
             "the client's interface must not have this address any more: take `ip addr add`, and its routes and rules, out \
              of your scripts here"
                 .to_owned(),
         ),
-        (Role::Server, Some(prefix)) if !value.contains(':') => Value(
+        (Role::Server, Some(prefix)) => Value(
             quoted(&format!("{value}/{prefix}")),
             "tap-rs sets it, with its routes and rules; take those out of your scripts".to_owned(),
         ),
-        (Role::Server, _) => Means(format!(
-            "without a prefix length the address, its routes and rules stay yours to set; with \"{value}/24\" tap-rs sets them \
-             (here: `--prefix 24`)"
+        (Role::Server, None) => Means(format!(
+            "without a prefix length the address, its routes and rules stay yours to set; with \"{value}/{usual}\" tap-rs sets \
+             them (here: `{option} {usual}`)"
         )),
     }
 }

@@ -172,6 +172,50 @@ fn tables_may_be_written_in_a_line_or_with_points() {
 }
 
 #[test]
+fn what_stands_in_a_line_is_looked_at_key_by_key() {
+    let nic = |n: u8| {
+        format!(
+            "{{ foo = [1, {{ ip = 2 }}], ifname = \"tap{n}\", ip = \"18.8.80.{n}\", mac = \"be:17:dd:5c:07:1{n}\" }}"
+        )
+    };
+    let text = format!(
+        "run_mode = \"server\"\ntap_mode = \"tap\"\nserver = {{ bar = 1, bind_addr = \"192.0.2.1:1\", script_content = 'exit', \
+         script_path = 's.sh', baz = 2 }}\nnics = [\n  {}, # one\n  {}\n]\n",
+        nic(1),
+        nic(2)
+    );
+    let wish = Wish { prefix: Some(24), from: Some(Path::new("/old")), ..wish() };
+    let (new, changes) = migrate(&text, &wish);
+    assert!(new.contains("server = { bind_addr = \"192.0.2.1:1\", script_path = \"/old/s.sh\" }\n"), "{new}");
+    let wanted =
+        |n| format!("{{ ifname = \"tap{n}\", ip = \"18.8.80.{n}/24\", mac = \"be:17:dd:5c:07:1{n}\" }}");
+    assert!(new.contains(&format!("nics = [\n  {}, # one\n  {}\n]\n", wanted(1), wanted(2))), "{new}");
+    let lines = |deed| -> Vec<usize> { changes.iter().filter(|c| c.deed == deed).map(|c| c.line).collect() };
+    assert_eq!(lines(Deed::Gone), [3, 3, 3, 5, 6], "{changes:#?}");
+    assert_eq!(lines(Deed::Changed), [3, 5, 6], "{changes:#?}");
+    // With points, and of a client: its address is told of.
+    let text = "run_mode = \"client\"\nserver.bind_addr = \"192.0.2.1:1\"\nserver.bar = 1\nserver.script_path = \"x\"\n\
+                nics = [{ ifname = \"tap0\", ip = \"18.8.80.1\", mac = \"be:17:dd:5c:07:17\", foo = 1 }]\n";
+    let (new, changes) = migrate(text, &wish);
+    checked(&new);
+    assert!(new.contains("mac = \"be:17:dd:5c:07:17\" }]"), "{new}");
+    assert!(said(&changes, Deed::Noted)[0].starts_with("5 ip = \"18.8.80.1\": "), "{changes:?}");
+    assert_eq!(said(&changes, Deed::Gone).len(), 3, "{changes:?}");
+}
+
+#[test]
+fn an_ipv6_address_has_a_prefix_length_of_its_own() {
+    let text = SERVER.replace("18.8.80.150", "2001:db8::150");
+    let (new, changes) = migrate(&text, &Wish { prefix: Some(24), ..wish() });
+    assert!(new.contains("ip = \"2001:db8::150\"  #"), "{new}");
+    let note = said(&changes, Deed::Noted).pop().unwrap();
+    assert!(note.contains("2001:db8::150/64") && note.contains("`--prefix6 64`"), "{note}");
+    let (new, _) = migrate(&text, &Wish { prefix: Some(24), prefix6: Some(48), ..wish() });
+    assert!(new.contains("ip = \"2001:db8::150/48\"  #"), "{new}");
+    checked(&new);
+}
+
+#[test]
 fn what_is_new_already_is_told_from_what_is_not() {
     for text in [CLIENT, SERVER] {
         let (new, _) = migrate(text, &wish());
@@ -198,6 +242,8 @@ const LINES: &[&str] = &[
     "pid = \"/tmp/é/x\"",
     "nics = [ { ip = \"1.2.3.4\" },\n]",
     "server = {}",
+    "server = { x = 1, bind_addr = \"1.2.3.4:5\", y = [{}] }",
+    "nics = [{ a = 1, ip = \"1.2.3.4\", b.c = { d = 2 } }, { x = 1 }]",
     "server.bind_addr = \"1.2.3.4:5\"",
     "[server]",
     "[[nics]]\r",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::request::Refusal;
 use super::{FOLDER, Request};
+use crate::sys::unix::connect;
 
 /// How long an answer may take; a reload may have a thousand NICs to open.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -97,13 +98,16 @@ pub fn ask(name: Option<&str>, request: &Request) -> Result<Vec<u8>, AskError> {
 pub fn ask_stream(name: &str, request: &Request) -> Result<(String, UnixStream), AskError> {
     let Some((name, path)) = named(Some(name))?.pop() else { return Err(AskError::Nobody) };
     let first = || -> io::Result<(Vec<u8>, UnixStream)> {
-        let mut stream = UnixStream::connect(&path)?;
+        let mut stream = reach(&path)?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(&line(request)?)?;
         let (mut first, mut byte) = (Vec::new(), [0]);
         // Byte by byte: what follows is another's to read.
-        while first.len() < LONGEST_LINE && stream.read(&mut byte)? > 0 && byte != *b"\n" {
+        while first.len() < LONGEST_LINE
+            && stream.read(&mut byte).map_err(late(PATIENCE))? > 0
+            && byte != *b"\n"
+        {
             first.extend(byte);
         }
         stream.set_read_timeout(None)?;
@@ -174,24 +178,33 @@ fn sockets() -> Result<Vec<(String, PathBuf)>, AskError> {
 }
 
 fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(path)?;
+    let mut stream = reach(path)?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(match request {
+    let patience = match request {
         Request::Reload { .. } => LONG_PATIENCE,
         _ => PATIENCE,
-    }))?;
+    };
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(&line(request)?)?;
     let mut document = Vec::new();
-    stream.take(MOST).read_to_end(&mut document).map_err(late)?;
+    stream.take(MOST).read_to_end(&mut document).map_err(late(patience))?;
     if document.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(document) }
 }
 
-/// In words: a socket says of its time limit only that it would have to wait.
-fn late(e: io::Error) -> io::Error {
+fn reach(path: &Path) -> io::Result<UnixStream> {
+    connect(path).map_err(|e| in_words(e, || "too many wait for it already; restart it".to_owned()))
+}
+
+fn late(patience: Duration) -> impl Fn(io::Error) -> io::Error {
+    move |e| {
+        in_words(e, || format!("nothing came in {} s; it may stand still: restart it", patience.as_secs()))
+    }
+}
+
+/// A socket says of a limit only that it would have to wait.
+fn in_words(e: io::Error, why: impl FnOnce() -> String) -> io::Error {
     match e.kind() {
-        io::ErrorKind::WouldBlock => {
-            io::Error::new(io::ErrorKind::TimedOut, format!("nothing came in {} s", PATIENCE.as_secs()))
-        }
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, why()),
         _ => e,
     }
 }

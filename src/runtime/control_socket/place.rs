@@ -3,12 +3,14 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use super::FOLDER;
 use crate::sys::inotify::watch_name;
+use crate::sys::process::is_like_us;
+use crate::sys::unix::connect;
 
 /// A socket that is listened to, under a name.
 pub struct Place {
@@ -24,35 +26,124 @@ impl Place {
     /// `/run/tap-rs/NAME.sock`, where NAME is the config file's; with the number of `process` behind it where another
     /// process has that.
     pub fn make(config: &Path, process: u32) -> io::Result<Self> {
+        Self::make_in(Path::new(FOLDER), config, process)
+    }
+
+    fn make_in(folder: &Path, config: &Path, process: u32) -> io::Result<Self> {
         let name = config.file_stem().unwrap_or_default().to_string_lossy();
-        let folder = Path::new(FOLDER);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // Whoever made it, by hand perhaps: from here on nobody else comes in, whatever the umask says of a new socket.
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
         sweep(folder);
-        for file in [format!("{name}.sock"), format!("{name}-{process}.sock")] {
-            let path = folder.join(file);
-            if path.exists() {
-                continue;
-            }
-            // Bound where nobody looks and then moved: nobody can connect before only root can.
-            let unfinished = folder.join(format!(".{name}-{process}"));
-            let _ = fs::remove_file(&unfinished);
-            let listener = UnixListener::bind(&unfinished)?;
-            listener.set_nonblocking(true)?;
-            fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600))?;
-            fs::rename(&unfinished, &path)?;
-            return Ok(Self { listener, watch: watch_name(&path).ok(), path });
-        }
-        Err(io::ErrorKind::AddrInUse.into())
+        let unfinished = folder.join(format!(".{name}-{process}"));
+        let _ = fs::remove_file(&unfinished);
+        let listener = UnixListener::bind(&unfinished)?;
+        listener.set_nonblocking(true)?;
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600))?;
+        // A name that leads to a socket leads to one that answers: who sweeps may remove what does not.
+        let path = first_free(
+            &unfinished,
+            &[folder.join(format!("{name}.sock")), folder.join(format!("{name}-{process}.sock"))],
+        );
+        fs::remove_file(&unfinished)?;
+        let path = path?;
+        Ok(Self { listener, watch: watch_name(&path).ok(), path })
     }
 }
 
-/// Removes what killed processes left. Best effort: another process may do the same just now.
+/// Gives the socket the first of these names that nobody has: never another's, who may come at the same moment.
+fn first_free(socket: &Path, names: &[PathBuf]) -> io::Result<PathBuf> {
+    for name in names {
+        match fs::hard_link(socket, name) {
+            Ok(()) => return Ok(name.clone()),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// Removes the sockets that killed processes left, and no other file. Best effort: another process may do the same just now.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_socket = entry.file_type().is_ok_and(|t| t.is_socket());
         let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-        if UnixStream::connect(&path).is_err_and(|e| refused(&e)) {
+        if is_socket && !is_begun(&path) && connect(&path).is_err_and(|e| refused(&e)) {
             let _ = fs::remove_file(&path);
         }
+    }
+}
+
+/// A process that runs is just making it: it is there, and nobody listens yet.
+fn is_begun(path: &Path) -> bool {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let process = file.strip_prefix('.').and_then(|rest| rest.rsplit_once('-')).map(|(_, process)| process);
+    process.and_then(|p| p.parse().ok()).is_some_and(is_like_us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for dead in ["gone.sock", ".gone-4194304"] {
+            drop(UnixListener::bind(at(dead)).unwrap());
+        }
+        // One who has bound it and not yet begun to listen.
+        let begun = format!(".begun-{}", std::process::id());
+        drop(UnixListener::bind(at(&begun)).unwrap());
+        let _alive = UnixListener::bind(at("alive.sock")).unwrap();
+        fs::write(at("office.pid"), "1").unwrap();
+        let place = Place::make_in(folder.path(), Path::new("/etc/tap-rs/office.toml"), 7).unwrap();
+        assert_eq!(place.path, at("office.sock"));
+        assert_eq!(names(folder.path()), [&begun, "alive.sock", "office.pid", "office.sock"]);
+    }
+
+    #[test]
+    fn nobody_else_comes_into_a_folder_that_was_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = folder.path().join("tap-rs");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let place = Place::make_in(&open, Path::new("office.toml"), 7).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&open), mode(&place.path)), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_name_that_another_has_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |process| Place::make_in(folder.path(), Path::new("office.toml"), process);
+        let (first, second) = (make(7).unwrap(), make(8).unwrap());
+        assert_eq!(
+            (first.path, second.path),
+            (folder.path().join("office.sock"), folder.path().join("office-8.sock"))
+        );
+        assert_eq!(make(8).err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
+        assert_eq!(names(folder.path()), ["office-8.sock", "office.sock"], "nothing half made is left");
+    }
+
+    #[test]
+    fn one_that_stands_still_with_a_full_queue_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mute.sock");
+        let _mute = UnixListener::bind(&path).unwrap();
+        // Whoever gave up stays in the queue until somebody accepts.
+        let full = (0..100_000).find_map(|_| connect(&path).err());
+        assert_eq!(full.map(|e| e.kind()), Some(io::ErrorKind::WouldBlock));
+        Place::make_in(folder.path(), Path::new("office.toml"), 7).unwrap();
+        assert_eq!(names(folder.path()), ["mute.sock", "office.sock"]);
     }
 }
