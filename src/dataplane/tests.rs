@@ -29,7 +29,7 @@ use crate::wire::{datagram, sample};
 const PEER: PeerKey = PeerKey(1);
 const QUEUE: NicKey = NicKey(7);
 const ID: NicId = NicId(3);
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One end: a worker, and what stands at its other sides.
 struct End {
