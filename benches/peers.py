@@ -13,7 +13,8 @@ plain bridge: what the machine itself can do. All of it is in network namespaces
     benches/peers.py --list                    which can run here
     benches/peers.py --loss 1                  a lossy underlay; also --no-uso, --mtu 9000, --path-mtu 1280
     benches/peers.py --rtt-under-load          and the round trip while a stream runs
-    benches/peers.py --nics 1,10,100,500       how tap-rs scales; also --clients 1,10,100
+    benches/peers.py --conditions              tap-rs under each of these and by ChaCha20-Poly1305, beside itself without
+    benches/peers.py --nics 1,10,100,500       how tap-rs scales; also --clients 1,10,100, and --streams 500 in all
     benches/peers.py --all-figures --markdown  everything that docs/PERFORMANCE.md has
     benches/peers.py --svg docs/performance.svg --json figures.json
 
@@ -276,16 +277,16 @@ class Stage:
         self.ip(self.server, f"addr add {NIC_IP}/32 dev {far}")
         self.ip(self.server, f"route add 10.78.0.0/24 dev {far} src {NIC_IP}")
 
-    def processes(self):
+    def processes(self, children=None):
         """Every process of the tunnel: `ip netns exec` becomes what it runs, and that may have children."""
-        for child in self.children:
+        for child in children or self.children:
             if child.poll() is None:
                 yield from (int(pid) for pid in run("pgrep", "-s", str(child.pid), check=False).split())
 
-    def cpu(self):
+    def cpu(self, children=None):
         """CPU seconds that the tunnel's processes have used."""
         ticks = 0
-        for pid in self.processes():
+        for pid in self.processes(children):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
                 fields = file.read().rsplit(") ", 1)[1].split()
                 ticks += int(fields[11]) + int(fields[12])
@@ -520,15 +521,15 @@ def pings(s, count, gap):
     return sorted(times + [1000.0] * (count - len(times)))
 
 
-def stream(s, to, address, frm, count, seconds, during=None):
-    """So many TCP streams: Gbit/s, the tunnel's CPU seconds for a GB, and what `during` gives."""
+def stream(s, to, addresses, frm, seconds, during=None):
+    """A TCP stream to each of these: Gbit/s, the tunnel's CPU seconds for a GB, and what `during` gives."""
     begun = []
 
     def at_begin():
         begun.append((time.monotonic(), s.cpu()))
         return during() if during else None
 
-    sink, source = (to, ["sink-tcp", count, seconds]), (frm, ["source-tcp", seconds, *[address] * count])
+    sink, source = (to, ["sink-tcp", len(addresses), seconds]), (frm, ["source-tcp", seconds, *addresses])
     rate, extra = s.load(sink, source, at_begin)
     (since, before), now = begun[0], time.monotonic()
     return rate * 8e-9, (s.cpu() - before) / (rate * (now - since) * 1e-9), extra
@@ -538,17 +539,17 @@ def measure(s, options):
     t, m = options.seconds, {}
     wanted = set(options.measures)
     if "up" in wanted:
-        m["up"], m["cpu"], _ = stream(s, s.server, NIC_IP, s.lan, 1, t)
+        m["up"], m["cpu"], _ = stream(s, s.server, [NIC_IP], s.lan, t)
     if "down" in wanted:
-        m["down"], m["cpu_down"], _ = stream(s, s.lan, LAN_IP, s.server, 1, t)
+        m["down"], m["cpu_down"], _ = stream(s, s.lan, [LAN_IP], s.server, t)
     if "four" in wanted:
-        m["four"], _, _ = stream(s, s.server, NIC_IP, s.lan, 4, t)
+        m["four"], _, _ = stream(s, s.server, [NIC_IP] * 4, s.lan, t)
     if "rtt" in wanted:
         times = pings(s, 400, 0.002)
         m["rtt"] = times[len(times) // 2] * 1000
     if options.rtt_under_load:
         ping = lambda: pings(s, int(t * 180), 0.005)
-        _, _, times = stream(s, s.server, NIC_IP, s.lan, 1, t, ping)
+        _, _, times = stream(s, s.server, [NIC_IP], s.lan, t, ping)
         m["rtt_load_p50"], m["rtt_load_p99"] = times[len(times) // 2], times[len(times) * 99 // 100]
     if "small" in wanted:
         m["small"], _ = s.load((s.server, ["sink-udp", t]), (s.lan, ["source-udp", NIC_IP, 64, t]))
@@ -560,22 +561,49 @@ def measure(s, options):
     return m
 
 
-def compare(options):
-    """Rounds through all peers: the median of each measure, by peer."""
-    got = {name: [] for name in options.only}
-    for n in range(options.rounds):
-        for name in options.only:
+def compare(rounds, entries):
+    """Rounds through all entries, each a peer and its options: the median of each measure, by entry."""
+    got = {name: [] for name in entries}
+    for n in range(rounds):
+        for name, (peer, options) in entries.items():
             try:
                 with Stage(options) as s:
-                    PEERS[name].start(s)
+                    PEERS[peer].start(s)
                     s.wait_for_answer()
                     got[name].append(measure(s, options))
                 told = "  ".join(f"{k} {v:.2f}" for k, v in got[name][-1].items())
             except (RuntimeError, subprocess.TimeoutExpired, ValueError) as error:
                 told = f"failed: {error}"
-            print(f"round {n + 1} of {options.rounds}, {name}: {told}", file=sys.stderr)
+            print(f"round {n + 1} of {rounds}, {name}: {told}", file=sys.stderr)
     middle = lambda rounds, key: statistics.median(r[key] for r in rounds if key in r)
     return {name: {key: middle(rounds, key) for key, *_ in MEASURES if any(key in r for r in rounds)} for name, rounds in got.items()}
+
+
+def peers(options):
+    """Each peer, all under the same options."""
+    return compare(options.rounds, {name: (name, options) for name in options.only})
+
+
+# Name, what is other than usual, and what it is held against.
+CONDITIONS = [
+    ("as it is", {}, None),
+    ("ChaCha20-Poly1305", {"suite": "chacha"}, "as it is"),
+    ("a LAN of MTU 1400", {"mtu": 1400}, "as it is"),
+    ("a LAN of MTU 9000", {"mtu": 9000}, "as it is"),
+    ("through a router", {"path_mtu": 1500}, None),
+    ("to a link of MTU 1280", {"path_mtu": 1280}, "through a router"),
+    ("every datagram on its own", {"no_uso": True}, None),
+    ("and 1 % of them lost each way", {"no_uso": True, "loss": 1}, "every datagram on its own"),
+]
+
+
+def conditions(options):
+    """tap-rs under each condition, in turn."""
+    return compare(options.rounds, {name: ("tap-rs", with_(options, **changes)) for name, changes, _ in CONDITIONS})
+
+
+def with_(options, **changes):
+    return argparse.Namespace(**{**vars(options), **changes})
 
 
 def scale(options, counts, of_clients):
@@ -590,7 +618,7 @@ def scale(options, counts, of_clients):
                 with Stage(options) as s:
                     direct(s)
                     s.wait_for_answer()
-                    row["direct"], _, _ = stream(s, s.server, NIC_IP, s.lan, count, options.seconds)
+                    row["direct"], _, _ = stream(s, s.server, [NIC_IP] * (options.streams or count), s.lan, options.seconds)
                 rows[count].append(row)
                 told = "  ".join(f"{k} {v:.2f}" for k, v in row.items())
             except (RuntimeError, subprocess.TimeoutExpired, ValueError) as error:
@@ -620,10 +648,12 @@ def scaled(s, count, of_clients):
     far, near = tap_rs(s, [(f"{net}.1", 24, mac) for net, mac in nets], count if of_clients else 1)
     server = "".join(f"neigh replace {net}.2 lladdr 02:00:00:02:00:02 dev tap{n}\n" for n, (net, _) in enumerate(nets))
     run("ip", "-n", s.server, "-batch", s.write("server.batch", server))
-    t = s.options.seconds
-    sink = (s.server, ["sink-tcp", count, t])
-    rate, _ = s.load(sink, (s.lan, ["source-tcp", t, *(f"{net}.1" for net, _ in nets)]))
-    return {"total": rate * 8e-9, "server_kB": max(s.memory([far.pid])), "client_kB": max(s.memory([c.pid for c in near]))}
+    addresses = [f"{nets[n % count][0]}.1" for n in range(s.options.streams or count)]
+    of = lambda: [s.cpu(), s.cpu([far])]
+    before = of()
+    total, cpu, _ = stream(s, s.server, addresses, s.lan, s.options.seconds)
+    both, server = (now - then for now, then in zip(of(), before))
+    return {"total": total, "cpu": cpu, "server_cpu": cpu * server / both, "server_kB": max(s.memory([far.pid])), "client_kB": max(s.memory([c.pid for c in near]))}
 
 
 # ---- telling ------------------------------------------------------------------------------------------------------------
@@ -661,14 +691,26 @@ def tell(figures, markdown):
     return table(rows, markdown)
 
 
+def tell_conditions(figures, markdown):
+    """Figures, and beside each its ratio to what it is held against."""
+    keys = [m for m in MEASURES if any(m[0] in f for f in figures.values())]
+    rows = [["tap-rs", *(f"{heading}, {unit}" for _, heading, unit, *_ in keys), "beside"]]
+    for name, _, base in CONDITIONS:
+        cell = lambda key, form: form.format(figures[name][key]) if key in figures[name] else "–"
+        ratio = lambda key: f" ({figures[name][key] / figures[base][key]:.2f}×)" if base and figures[name].get(key) and figures[base].get(key) else ""
+        rows.append([name, *(cell(key, form) + ratio(key) for key, _, _, form, _ in keys), base or "–"])
+    return table(rows, markdown)
+
+
 def tell_scale(rows, what, markdown):
     """Totals and memory. Growth is from the fewest on; each client is a process of its own, so that only the server's has any."""
     one = what[:-1]
-    out = [[what, "total, Gbit/s", "of the first", "direct with as many streams", "server, MB", f"kB for one {one} more", "a client, MB", f"kB for one {one} more"]]
-    first = rows[min(rows)]["total"] if rows else 1
+    out = [[what, "total, Gbit/s", "of the first", "direct with as many streams", "of the first", "CPU per GB, s", "the server's", "server, MB", f"kB for one {one} more", "a client, MB", f"kB for one {one} more"]]
+    first = rows[min(rows)] if rows else {}
     for count, r in rows.items():
         growth = [f"{r[f'{side}_growth_kB']:.1f}" if r.get(f"{side}_growth_kB") else "–" for side in ("server", "client")]
-        out.append([str(count), f"{r['total']:.2f}", f"{r['total'] / first:.2f}", f"{r['direct']:.2f}", f"{r['server_kB'] / 1024:.1f}", growth[0], f"{r['client_kB'] / 1024:.1f}", growth[1]])
+        out.append([str(count), f"{r['total']:.2f}", f"{r['total'] / first['total']:.2f}", f"{r['direct']:.2f}", f"{r['direct'] / first['direct']:.2f}",
+                    f"{r['cpu']:.2f}", f"{r['server_cpu']:.2f}", f"{r['server_kB'] / 1024:.1f}", growth[0], f"{r['client_kB'] / 1024:.1f}", growth[1]])
     return table([row[:-1] for row in out] if one == "client" else out, markdown)
 
 
@@ -746,6 +788,8 @@ def parse():
     p.add_argument("--no-uso", action="store_true", help="every datagram on its own on the underlay")
     p.add_argument("--loss", type=float, default=0, help="percent of the underlay's UDP datagrams lost, each way; direct has none; implies --no-uso")
     p.add_argument("--suite", choices=("aes", "chacha"), default="aes", help="tap-rs's cipher")
+    p.add_argument("--conditions", action="store_true", help="tap-rs under each of these conditions, beside itself without")
+    p.add_argument("--streams", type=int, help="TCP streams in all, for --nics and --clients (one a NIC)")
     p.add_argument("--nics", type=counts, help="tap-rs with so many NICs, as 1,10,100")
     p.add_argument("--clients", type=counts, help="tap-rs with so many clients of one NIC each")
     p.add_argument("--all-figures", action="store_true", help="all of docs/PERFORMANCE.md")
@@ -790,12 +834,15 @@ def main():
 
 def some_figures(options):
     md, out = options.markdown, {}
+    if options.conditions:
+        out["conditions"] = conditions(options)
+        print(tell_conditions(out["conditions"], md))
     for what, of_clients in (("nics", False), ("clients", True)):
         if getattr(options, what):
             out[what] = scale(options, getattr(options, what), of_clients)
             print(tell_scale(out[what], what.replace("nics", "NICs"), md))
     if not out:
-        out["peers"] = compare(options)
+        out["peers"] = peers(options)
         print(f"LAN MTU {options.mtu}, {options.rounds} rounds of {options.seconds:g} s, medians; {machine()}\n")
         print(tell(out["peers"], md))
         draw(options, out["peers"])
@@ -812,8 +859,6 @@ def draw(options, figures):
 def all_figures(options):
     """The tables of docs/PERFORMANCE.md, one after another."""
     md, out = options.markdown, {}
-    alike = lambda **changes: argparse.Namespace(**{**vars(options), **changes})
-    few = [n for n in ("direct", "tap-rs") if n in options.only]
     rates = ["up", "down", "four"]
     print(f"{machine()}. {options.rounds} rounds of {options.seconds:g} s, medians.\n", flush=True)
 
@@ -821,22 +866,20 @@ def all_figures(options):
         out[key] = figures
         print(f"{title}\n\n{told}\n", flush=True)
 
-    def peers(key, title, changed):
-        section(key, title, figures := compare(changed), tell(figures, md))
+    def among_peers(key, title, changed):
+        section(key, title, figures := peers(changed), tell(figures, md))
         return figures
 
-    draw(options, peers("peers", "### Beside the others", alike(rtt_under_load=True)))
-    peers("no_uso", "### Every datagram on its own (`--no-uso`)", alike(no_uso=True, measures=rates))
-    peers("loss", "### 1 % of the datagrams lost each way (`--loss 1`)", alike(loss=1, no_uso=True, measures=rates))
-    peers("chacha", "### ChaCha20-Poly1305 (`--suite chacha`)", alike(suite="chacha", only=few, measures=rates))
-    for mtu in (1400, 9000):
-        peers(f"mtu_{mtu}", f"### A LAN of MTU {mtu} (`--mtu {mtu}`)", alike(mtu=mtu, only=few, measures=rates))
-    for mtu in (1500, 1280):
-        title = f"### Through a router, to a link of MTU {mtu} (`--path-mtu {mtu}`)"
-        peers(f"path_{mtu}", title, alike(path_mtu=mtu, only=["tap-rs"], measures=rates))
+    draw(options, among_peers("peers", "### Beside the others", with_(options, rtt_under_load=True)))
+    among_peers("no_uso", "### Every datagram on its own (`--no-uso`)", with_(options, no_uso=True, measures=rates))
+    among_peers("loss", "### 1 % of the datagrams lost each way (`--loss 1`)", with_(options, loss=1, no_uso=True, measures=rates))
+    figures = conditions(with_(options, measures=rates))
+    section("conditions", "### Under other conditions (`--conditions`)", figures, tell_conditions(figures, md))
     for what, name, numbers, of_clients in (("nics", "NICs", [1, 10, 100, 500], False), ("clients", "clients", [1, 10, 100], True)):
-        rows = scale(alike(rounds=min(3, options.rounds)), numbers, of_clients)
-        section(what, f"### More {name} (`--{what} {','.join(map(str, numbers))}`)", rows, tell_scale(rows, name, md))
+        for streams in (None, max(numbers)):
+            rows = scale(with_(options, rounds=min(3, options.rounds), streams=streams), numbers, of_clients)
+            command = f"--{what} {','.join(map(str, numbers))}" + (f" --streams {streams}" if streams else "")
+            section(f"{what}_{streams or 'each'}", f"### More {name} (`{command}`)", rows, tell_scale(rows, name, md))
     by_stage, handshakes = stages(md)
     section("stages", "### Stages", by_stage, f"{by_stage}\n\n{handshakes}")
     return out

@@ -1,7 +1,7 @@
 //! The way from a peer to its NIC: recv → open → check → unpack → write.
 //!
-//! A receive batch is a few trains; each is opened in place as a whole, then taken apart ([`unpack`](super::unpack)) and
-//! its frames delivered ([`delivery`](super::delivery)).
+//! A receive batch is a few trains, or more where they are short; each is opened in place as a whole, then taken apart
+//! ([`unpack`](super::unpack)) and its frames delivered ([`delivery`](super::delivery)).
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,13 +16,19 @@ use super::tables::{Session, Tables};
 use super::unpack::{self, Origin, unpack};
 use crate::metrics::DropReason;
 use crate::proto::session::REKEY_AFTER_DATAGRAMS;
-use crate::sys::udp::{RecvBatch, UdpSocket};
+use crate::sys::udp::{MAX_SLOTS, RecvBatch, SLOT_LEN, UdpSocket};
 use crate::types::Path;
 use crate::wire::datagram::{DATA_HEADER_LEN, DataHeader, Header, INIT_LEN, Type};
+
+/// Bytes that a turn is to bring, as far as the trains before foretell it: short ones come in larger batches, because each
+/// batch costs two system calls.
+const BYTES: usize = 8 * SLOT_LEN;
 
 /// The incoming half of a worker.
 pub struct Downlink {
     recv: RecvBatch,
+    /// Bytes that a train is expected to have.
+    length: usize,
     reassembly: Reassembly,
     opened: Vec<OpenedDatagram>,
     waiting: Waiting,
@@ -50,18 +56,21 @@ struct Run {
     newest: bool,
 }
 
-impl Downlink {
-    /// Receives up to `slots` trains a system call.
-    pub fn new(slots: usize) -> Self {
+impl Default for Downlink {
+    fn default() -> Self {
         Self {
-            recv: RecvBatch::new(slots),
+            recv: RecvBatch::new(MAX_SLOTS),
+            length: SLOT_LEN,
             reassembly: Reassembly::default(),
             opened: Vec::new(),
             waiting: Waiting::default(),
         }
     }
+}
 
-    /// Works off what a socket holds, up to `most` trains, and tells how many it were. `Err`: the socket is dead.
+impl Downlink {
+    /// Works off what a socket holds, up to `most` trains, or more where they are short, and tells how many it were.
+    /// `Err`: the socket is dead.
     pub fn turn(
         &mut self,
         (socket, most): (&UdpSocket, usize),
@@ -69,6 +78,7 @@ impl Downlink {
         out: &Outside,
         now: Instant,
     ) -> io::Result<usize> {
+        let most = BYTES.checked_div(self.length).unwrap_or(BYTES).max(most);
         let trains = match self.recv.recv(socket, most) {
             Ok(n) => n,
             Err(e) if is_fatal(&e) => return Err(e),
@@ -77,10 +87,17 @@ impl Downlink {
                 return Ok(0);
             }
         };
+        let longest = (0..trains).map(|i| self.recv.bytes(i).len()).max();
+        self.length = longest.unwrap_or(0).max(self.length.saturating_sub(self.length / 8));
+        let mut last = None;
         for i in 0..trains {
             if let Some(path) = self.open(i, tables, out, now) {
-                self.unpack(i, path, tables, out, now);
+                self.unpack(i, path, &mut last, tables, out, now);
             }
+        }
+        if let Some(last) = last {
+            let mut delivery = Delivery { waiting: &mut self.waiting, tables, out, now, came: None };
+            unpack::hurry(&mut self.reassembly, last, &self.recv, &mut delivery);
         }
         Delivery { waiting: &mut self.waiting, tables, out, now, came: None }.flush();
         let kept = self.reassembly.keep(&self.recv);
@@ -145,11 +162,18 @@ impl Downlink {
         Some(path)
     }
 
-    /// unpack: the records of every datagram of train `i`.
-    fn unpack(&mut self, i: usize, path: Path, tables: &mut Tables, out: &Outside, now: Instant) {
+    /// unpack: the records of every datagram of train `i`. `last` is the last datagram of the batch so far.
+    fn unpack(
+        &mut self,
+        i: usize,
+        path: Path,
+        last: &mut Option<Origin>,
+        tables: &mut Tables,
+        out: &Outside,
+        now: Instant,
+    ) {
         let bytes = self.recv.bytes(i);
         let mut delivery = Delivery { waiting: &mut self.waiting, tables, out, now, came: None };
-        let mut last = None;
         for d in &self.opened {
             let Some(plaintext) = bytes.get(d.start..d.start.saturating_add(d.len)) else { continue };
             delivery.came = Some((path, d.newest));
@@ -161,11 +185,11 @@ impl Downlink {
                 start: d.start,
                 now,
             };
+            let of_another = |last: &Origin| (last.session, last.lane) != (d.session, d.lane);
+            if let Some(last) = last.replace(origin).filter(of_another) {
+                unpack::hurry(&mut self.reassembly, last, &self.recv, &mut delivery);
+            }
             unpack(&mut self.reassembly, origin, plaintext, &self.recv, &mut delivery);
-            last = Some(origin);
-        }
-        if let Some(last) = last {
-            unpack::hurry(&mut self.reassembly, last, &self.recv, &mut delivery);
         }
     }
 }

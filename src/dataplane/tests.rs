@@ -2,6 +2,7 @@
 
 mod hold;
 mod probe;
+mod turn;
 mod violations;
 
 use std::net::SocketAddr;

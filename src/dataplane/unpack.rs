@@ -113,7 +113,8 @@ pub fn unpack(
     }
 }
 
-/// Hands on what is here of the frames that a datagram overtook: at the end of a train, with its last datagram.
+/// Hands on what is here of the frames that a datagram overtook: behind the last of a lane in a receive batch. Sooner, and
+/// where each datagram is a train of its own, every packet behind a hole would be a frame of its own.
 pub fn hurry(reassembly: &mut Reassembly, from: Origin, buffers: &impl Buffers, sink: &mut impl Sink) {
     for frame in reassembly.overtaken(from.session, from.lane, from.seq) {
         salvage(frame, buffers, sink);

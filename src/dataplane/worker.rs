@@ -21,7 +21,7 @@ use crate::metrics::{Stamp, WorkerCounters};
 use crate::nic::Side;
 use crate::sys::clock;
 use crate::sys::poll::{Epoll, Events, Interest, Ready};
-use crate::sys::udp::UdpSocket;
+use crate::sys::udp::{MAX_SLOTS, UdpSocket};
 use crate::types::Path;
 
 /// Commands that wait; more make the sender wait, for as long as the worker needs for one turn.
@@ -33,12 +33,12 @@ const EVENTS: usize = 64;
 /// What the first frame of a NIC is expected to be no longer than, in bytes.
 const FIRST_LENGTH: usize = 2048;
 
-/// Trains of a peer received in one turn.
+/// Trains of a peer received in one turn, however long they are.
 const TRAINS: usize = 8;
 
-/// Trains received in one turn from a socket that strangers have for themselves: what they send is small, cheaply
+/// Trains received in one turn from a socket that strangers have for themselves: what they send is short, cheaply
 /// refused, and should not keep a client that comes from being heard.
-const STRANGERS: usize = 32;
+const STRANGERS: usize = MAX_SLOTS;
 
 /// Turns that a line has which is about to be closed: more than its buffer holds.
 const LAST_TURNS: usize = 64;
@@ -108,7 +108,8 @@ pub fn spawn(
         out: Outside::new(config.side, socket, notices),
         tables: Tables::default(),
         uplink: Uplink::default(),
-        downlink: Downlink::new(if config.lines > 0 { STRANGERS } else { TRAINS }),
+        downlink: Downlink::default(),
+        trains: if config.lines > 0 { STRANGERS } else { TRAINS },
         lines: Lines::new(config.lines, config.line_buffer),
     };
     worker.epoll.add(inbox.bell(), COMMAND, Interest::READ)?;
@@ -124,6 +125,8 @@ struct Worker {
     tables: Tables,
     uplink: Uplink,
     downlink: Downlink,
+    /// Received in one turn from the socket that is open to all.
+    trains: usize,
     lines: Lines,
 }
 
@@ -155,7 +158,8 @@ impl Worker {
             return Ok(ControlFlow::Break(()));
         }
         if events.iter().any(|e| e.token == SOCKET) {
-            self.downlink.turn((&self.out.socket, usize::MAX), &mut self.tables, &self.out, now)?;
+            let open = (&self.out.socket, self.trains);
+            self.downlink.turn(open, &mut self.tables, &self.out, now)?;
         }
         for event in events.iter() {
             if let Some(line) = self.lines.named(event.token) {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use libc::{c_int, socklen_t};
 
 use self::ancillary::{Control, SockAddr};
-pub use self::batch::{Received, RecvBatch, SLOT_LEN};
+pub use self::batch::{MAX_SLOTS, Received, RecvBatch, SLOT_LEN};
 pub use self::group::Sharing;
 pub use self::line::most_lines;
 use super::{check, option, set_option};

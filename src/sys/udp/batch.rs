@@ -15,7 +15,7 @@ use crate::types::Path;
 pub const SLOT_LEN: usize = 65_536;
 
 /// Most slots of a batch.
-const MAX_SLOTS: usize = 32;
+pub const MAX_SLOTS: usize = 32;
 
 /// Room for the datagrams of one [`RecvBatch::recv`], used again for the next. The memory of a slot costs
 /// nothing until a datagram has been in it.
