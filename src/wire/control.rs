@@ -22,15 +22,19 @@
 //! Every message may be lost, repeated or reordered. None needs state at the side that answers, but for PROBE, which is
 //! remembered for a few seconds.
 
+mod reader;
+mod report;
+mod tally;
+
+pub(crate) use self::reader::Reader;
+pub use self::report::{NicReport, REPORT_NICS, Report};
+pub use self::tally::Tally;
 use crate::metrics::DropReason;
 use crate::types::NicId;
 use crate::wire::probe::{Probed, TEXT_MAX};
 
 /// Bytes in a full CHUNK.
 pub const CHUNK_LEN: usize = 1024;
-
-/// NICs in one REPORT at the most; a client with more sends several.
-pub const REPORT_NICS: usize = 28;
 
 /// The longest message, so that each fits one datagram of the smallest path.
 pub const MAX_LEN: usize = 13 + CHUNK_LEN;
@@ -76,49 +80,6 @@ pub enum Enrolment {
 
 impl Enrolment {
     const ALL: [Self; 5] = [Self::Accepted, Self::Used, Self::Late, Self::KeyTaken, Self::Failed];
-}
-
-/// What one NIC has carried since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NicReport {
-    /// Which NIC.
-    pub nic: u16,
-    /// Frames and bytes from the LAN.
-    pub uplink: (u64, u64),
-    /// Frames and bytes to the LAN.
-    pub downlink: (u64, u64),
-}
-
-/// What has come of what was sent, one way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Datagrams that were sent, as far as the sequence numbers of those that arrived say.
-    pub expected: u64,
-    /// Datagrams of those that arrived.
-    pub arrived: u64,
-}
-
-impl Tally {
-    /// Both together.
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            expected: self.expected.saturating_add(other.expected),
-            arrived: self.arrived.saturating_add(other.arrived),
-        }
-    }
-}
-
-/// How the client box is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// One-minute load average in hundredths.
-    pub load: u32,
-    /// Seconds since the client program started.
-    pub uptime: u32,
-    /// Memory of the box, in kilobytes: all of it, and what is available.
-    pub memory: (u64, u64),
-    /// Its NICs, [`REPORT_NICS`] at the most.
-    pub nics: Vec<NicReport>,
 }
 
 /// A control message.
@@ -209,13 +170,13 @@ impl<'a> Control<'a> {
             Self::Ping { token, tally } => {
                 out.push(1);
                 out.extend(token.to_le_bytes());
-                put_tally(&mut out, *tally);
+                tally.iter().for_each(|tally| tally.encode(&mut out));
             }
             Self::Pong { token, revision, tally } => {
                 out.push(2);
                 out.extend(token.to_le_bytes());
                 out.extend(revision.to_le_bytes());
-                put_tally(&mut out, *tally);
+                tally.iter().for_each(|tally| tally.encode(&mut out));
             }
             Self::Offer { revision, length, hash } => {
                 out.push(3);
@@ -268,8 +229,8 @@ impl<'a> Control<'a> {
     fn read(body: &'a [u8]) -> Option<Self> {
         let mut r = Reader(body);
         let message = match r.u8()? {
-            1 => return Some(Self::Ping { token: r.u64()?, tally: r.tally() }),
-            2 => Self::Pong { token: r.u64()?, revision: r.u64()?, tally: r.tally() },
+            1 => return Some(Self::Ping { token: r.u64()?, tally: Tally::read(&mut r) }),
+            2 => Self::Pong { token: r.u64()?, revision: r.u64()?, tally: Tally::read(&mut r) },
             3 => Self::Offer { revision: r.u64()?, length: r.u32()?, hash: r.array()? },
             4 => Self::Get { revision: r.u64()?, offset: r.u32()? },
             5 => {
@@ -300,89 +261,6 @@ impl<'a> Control<'a> {
             _ => return None,
         };
         r.0.is_empty().then_some(message)
-    }
-}
-
-fn put_tally(out: &mut Vec<u8>, tally: Option<Tally>) {
-    for n in tally.iter().flat_map(|t| [t.expected, t.arrived]) {
-        out.extend(n.to_le_bytes());
-    }
-}
-
-impl Report {
-    fn encode(&self, out: &mut Vec<u8>) {
-        let nics = self.nics.get(..REPORT_NICS).unwrap_or(&self.nics);
-        out.push(7);
-        out.extend(self.load.to_le_bytes());
-        out.extend(self.uptime.to_le_bytes());
-        out.extend(self.memory.0.to_le_bytes());
-        out.extend(self.memory.1.to_le_bytes());
-        out.push(nics.len() as u8);
-        for n in nics {
-            out.extend(n.nic.to_le_bytes());
-            for v in [n.uplink.0, n.uplink.1, n.downlink.0, n.downlink.1] {
-                out.extend(v.to_le_bytes());
-            }
-        }
-    }
-
-    fn read(r: &mut Reader<'_>) -> Option<Self> {
-        let (load, uptime, memory) = (r.u32()?, r.u32()?, (r.u64()?, r.u64()?));
-        let count = usize::from(r.u8()?);
-        if count > REPORT_NICS {
-            return None;
-        }
-        let nic = |r: &mut Reader<'_>| {
-            Some(NicReport { nic: r.u16()?, uplink: (r.u64()?, r.u64()?), downlink: (r.u64()?, r.u64()?) })
-        };
-        let nics = (0..count).map(|_| nic(r)).collect::<Option<_>>()?;
-        Some(Self { load, uptime, memory, nics })
-    }
-}
-
-impl NicReport {
-    /// The NIC's number.
-    pub fn id(&self) -> NicId {
-        NicId(self.nic)
-    }
-}
-
-/// Takes integers and arrays off the front of bytes, or nothing.
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    pub(crate) fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    pub(crate) fn u8(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[b]| b)
-    }
-
-    pub(crate) fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    pub(crate) fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    /// A tally, where there is a whole one; else nothing is taken.
-    fn tally(&mut self) -> Option<Tally> {
-        let [expected, arrived]: [[u8; 8]; 2] = self.array::<16>()?.as_chunks().0.try_into().ok()?;
-        Some(Tally { expected: u64::from_le_bytes(expected), arrived: u64::from_le_bytes(arrived) })
     }
 }
 
