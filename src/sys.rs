@@ -28,6 +28,7 @@ pub mod features;
 pub mod inotify;
 pub mod landlock;
 pub mod limits;
+pub mod lock;
 pub mod netlink;
 pub mod packet;
 pub mod poll;

@@ -12,11 +12,17 @@ use std::time::{Duration, Instant};
 
 use tap_rs::nic::events::{Event, Events};
 use tap_rs::nic::netlink::{MacvlanMode, Netlink, Prefix, Route, Rule};
-use tap_rs::nic::{GSO_MAX_SIZE, Nic, NicError, NicRequest, Queue, Side, VNET_HEADER_LEN, open};
+use tap_rs::nic::sysctl::Sysctl;
+use tap_rs::nic::{
+    Devices, GSO_MAX_SIZE, Here, Nic, NicError, NicRequest, Queue, Side, VNET_HEADER_LEN, open, open_with,
+};
+use tap_rs::sys::netlink::NetlinkSocket;
 use tap_rs::sys::poll::{self, Epoll, Interest};
 use tap_rs::sys::udp::{RecvBatch, UdpSocket, path_mtu_hint};
 use tap_rs::sys::{process, tun};
-use tap_rs::types::{MacAddr, Mtu, NicMode, NicName, NicSpec, NicStack, OffloadMode, Path as UdpPath};
+use tap_rs::types::{
+    MacAddr, Mtu, NetnsName, NicMode, NicName, NicSpec, NicStack, OffloadMode, Path as UdpPath,
+};
 
 /// A network namespace; it lives as long as this or a thread in it.
 struct Netns(File);
@@ -182,6 +188,47 @@ fn what_a_killed_client_left_is_taken_over() {
         assert!(nic.is_created());
         drop(nic);
         assert_eq!(nl.link("mv0").unwrap(), None);
+    });
+}
+
+/// The keeper of a killed process removes what that one has left, just when it has been found.
+struct Vanishing(AtomicBool);
+
+impl Devices for Vanishing {
+    fn tun(&self, netns: Option<&NetnsName>) -> std::io::Result<File> {
+        Here.tun(netns)
+    }
+
+    fn netlink(&self, netns: &NetnsName) -> std::io::Result<NetlinkSocket> {
+        Here.netlink(netns)
+    }
+
+    fn sysctl(&self, netns: Option<&NetnsName>, key: Sysctl, interface: &str) -> std::io::Result<File> {
+        Here.sysctl(netns, key, interface)
+    }
+
+    fn macvtap(&self, name: &NicName, index: u32) -> std::io::Result<File> {
+        if !self.0.swap(true, Relaxed) {
+            Netlink::open().unwrap().delete_link(index).unwrap();
+        }
+        Here.macvtap(name, index)
+    }
+
+    fn runs(&self, process: u32) -> bool {
+        Here.runs(process)
+    }
+}
+
+#[test]
+fn what_is_gone_again_when_it_is_taken_over_is_made() {
+    let Some([client, lan]) = netns() else { return };
+    client.run(|| {
+        let mut nl = cable_to(&lan);
+        let (nic, queues) = open(&client_macvtap(), 1).unwrap();
+        drop(queues);
+        std::mem::forget(nic);
+        let (nic, _queues) = open_with(&Vanishing(AtomicBool::new(false)), &client_macvtap(), 1).unwrap();
+        assert!(nic.is_created() && nl.link("mv0").unwrap().is_some());
     });
 }
 

@@ -32,7 +32,7 @@ use crate::wire::{datagram, sample};
 const PEER: PeerKey = PeerKey(1);
 const QUEUE: NicKey = NicKey(7);
 const ID: NicId = NicId(3);
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn tcp_header(gso_size: u16, frame: &[u8]) -> VnetHeader {
     Offload { needs_checksum: true, gso: Some(Gso::Tcp(gso_size)) }.to_vnet(frame, frame.len()).unwrap()

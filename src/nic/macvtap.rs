@@ -24,30 +24,63 @@ pub(super) fn open(
     request: &NicRequest,
     queues: usize,
 ) -> Result<(Nic, Vec<File>, Link), NicError> {
+    let mut tries = 0..TRIES;
+    loop {
+        let (link, created) = find_or_make(&mut netlink, devices, request)?;
+        match claim(&mut netlink, devices, request, (&link, created), queues) {
+            Ok(files) => return Ok((Nic::new(netlink, request, &link, created), files, link)),
+            // A killed process had left it, and that one's keeper has just removed it.
+            Err(_) if tries.next().is_some() && netlink.link(link.index)?.is_none() => {}
+            Err(e) => {
+                if created {
+                    let _ = netlink.delete_link(link.index);
+                }
+                return Err(e);
+            }
+        }
+    }
+}
+
+/// How often an interface may be gone again before it is ours.
+const TRIES: u8 = 5;
+
+/// What is there under that name, or a new one; and whether it is ours to remove.
+fn find_or_make(
+    netlink: &mut Netlink,
+    devices: &dyn Devices,
+    request: &NicRequest,
+) -> Result<(Link, bool), NicError> {
     let name = &request.spec.name;
     let before = netlink.link(name)?;
     if let Some(kind) = before.as_ref().map(Link::kind_name).filter(|kind| *kind != "macvtap") {
         return Err(NicError::WrongKind { name: name.clone(), kind: kind.into(), wanted: NicMode::Macvtap });
     }
-    let (link, created) = match before {
+    match before {
         Some(link) => match maker(&link) {
-            None => (link, false),
-            Some(pid) if pid != std::process::id() && devices.runs(pid) => {
-                return Err(NicError::Busy(name.clone()));
-            }
-            Some(_) => (take_over(&mut netlink, request, link)?, true),
+            None => Ok((link, false)),
+            Some(pid) if pid != std::process::id() && devices.runs(pid) => Err(NicError::Busy(name.clone())),
+            Some(_) => Ok((take_over(netlink, request, link)?, true)),
         },
-        None => (create(&mut netlink, request)?, true),
-    };
-    let mut nic = Nic::new(netlink, request, &link, created);
-    if created {
-        nic.netlink.set_alias(link.index, &mark(std::process::id()))?;
+        None => Ok((create(netlink, request)?, true)),
     }
-    let files = (0..queues)
-        .map(|_| attach(devices, name, link.index))
+}
+
+/// Marks it where it is ours, and opens its queues.
+fn claim(
+    netlink: &mut Netlink,
+    devices: &dyn Devices,
+    request: &NicRequest,
+    (link, created): (&Link, bool),
+    queues: usize,
+) -> Result<Vec<File>, NicError> {
+    let name = &request.spec.name;
+    if created {
+        netlink.set_alias(link.index, &mark(std::process::id()))?;
+    }
+    let files = (0..queues).map(|_| attach(devices, name, link.index));
+    files
         .collect::<io::Result<Vec<_>>>()
-        .map_err(|e| NicError::queue(name, "open the character device of", e))?;
-    Ok((nic, files, link))
+        .map_err(|e| NicError::queue(name, "open the character device of", e))
 }
 
 /// How the alias of a macvtap that we made begins: unlike a tap it outlives a process that was killed. That one's
@@ -84,7 +117,11 @@ fn take_over(netlink: &mut Netlink, request: &NicRequest, link: Link) -> Result<
     if netlink.link(parent)?.is_some_and(|parent| link.parent == Some(parent.index)) {
         return Ok(link);
     }
-    netlink.delete_link(link.index)?;
+    match netlink.delete_link(link.index) {
+        // Its keeper was faster.
+        Err(e) if e.errno() == Some(libc::ENODEV) => {}
+        other => other?,
+    }
     create(netlink, request)
 }
 

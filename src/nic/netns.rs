@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::macvtap::{maker, mark};
 use super::netlink::{Link, Netlink, NetlinkError};
+use crate::sys::lock;
 use crate::sys::process::{bind_mount, enter_mounts, enter_netns, new_netns, share_mounts, unmount};
 use crate::types::NetnsName;
 
@@ -53,13 +54,23 @@ pub fn open_or_make(
     process: u32,
     runs: impl Fn(u32) -> bool,
 ) -> io::Result<File> {
-    let netns = match File::open(path(name)) {
-        Ok(netns) => netns,
-        Err(e) if e.kind() == ErrorKind::NotFound => {
+    make_folder()?;
+    let turn = turn();
+    let found = match File::open(path(name)) {
+        Ok(file) if turn.is_some() && is_half(&file) => {
+            fs::remove_file(path(name))?;
+            None
+        }
+        Ok(netns) => Some(netns),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    let netns = match found {
+        Some(netns) => netns,
+        None => {
             make(name)?;
             File::open(path(name))?
         }
-        Err(e) => return Err(e),
     };
     let adopt = || {
         let mut netlink = Netlink::open()?;
@@ -81,6 +92,7 @@ pub fn open_or_make(
 
 /// Removes the namespace if it was made by this program, by a process that runs no more, and holds nothing else.
 pub fn remove_if_done(name: &NetnsName, runs: impl Fn(u32) -> bool) -> io::Result<bool> {
+    let _turn = turn();
     let Ok(netns) = File::open(path(name)) else { return Ok(false) };
     let is_done = || {
         let mut netlink = Netlink::open()?;
@@ -107,17 +119,37 @@ pub fn sweep(runs: impl Fn(u32) -> bool) -> Vec<NetnsName> {
 /// Between being made and being marked by its maker.
 const NOBODY: u32 = 0;
 
+/// Whoever has it is the only one that makes, takes over or removes a namespace: a killed program's keeper may be at
+/// work when the next is started. iproute2 takes the same lock.
+fn turn() -> Option<File> {
+    lock::turn(Path::new(FOLDER))
+}
+
+/// What one of us has left who was killed before a namespace was mounted on it, or after it was taken off. That of
+/// iproute2 has no permissions at all.
+fn is_half(file: &File) -> bool {
+    let (Ok(file), Ok(folder)) = (file.metadata(), fs::metadata(FOLDER)) else { return false };
+    let ours = file.mode() & 0o7777 & !MODE == 0 && file.mode() & 0o400 != 0;
+    file.is_file() && file.dev() == folder.dev() && file.len() == 0 && ours
+}
+
+/// Of the file that a namespace is mounted on.
+const MODE: u32 = 0o444;
+
+fn make_folder() -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(FOLDER)
+}
+
 /// As `ip netns add` does.
 fn make(name: &NetnsName) -> io::Result<()> {
     let folder = Path::new(FOLDER);
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
     // A namespace that is removed is to go everywhere, so the folder is a mount that others share.
     if share_mounts(folder).is_err() {
         bind_mount(folder, folder)?;
         share_mounts(folder)?;
     }
     let path = path(name);
-    File::options().read(true).write(true).create_new(true).mode(0o444).open(&path)?;
+    File::options().read(true).write(true).create_new(true).mode(MODE).open(&path)?;
     let home = File::open("/proc/thread-self/ns/net")?;
     let made = new_netns().and_then(|()| {
         let mut netlink = Netlink::open()?;

@@ -26,7 +26,7 @@ mod request;
 pub use ask::{AskError, ask, ask_all, ask_stream, names};
 pub use listen::{Asker, Listener};
 #[cfg(feature = "full")]
-pub use place::Place;
+pub use place::{Name, Place};
 pub use request::Request;
 
 /// Where the sockets are (FHS 3.0, 3.15).

@@ -43,47 +43,65 @@ impl Pinger {
     /// # Errors
     /// The socket failed in some other way.
     pub fn once(&mut self, patience: Duration) -> io::Result<Option<Duration>> {
-        self.sequence = self.sequence.wrapping_add(1);
         let sent = Instant::now();
-        if let Err(e) = self.socket.send_to(&self.request(), SocketAddr::new(self.target, 0)) {
-            return if unreachable(&e) { Ok(None) } else { Err(e) };
+        let answered = self.send()? && self.wait((sent, patience), self.sequence)?.is_some();
+        Ok(answered.then(|| sent.elapsed()))
+    }
+
+    /// Asks until an answer comes, to whichever request; its round trip, or `None` if none came within `patience`.
+    ///
+    /// # Errors
+    /// As [`Pinger::once`].
+    pub fn until_answered(&mut self, patience: Duration) -> io::Result<Option<Duration>> {
+        let (start, first) = (Instant::now(), self.sequence.wrapping_add(1));
+        let mut asked = Vec::new();
+        loop {
+            let (now, left) = (Instant::now(), patience.saturating_sub(start.elapsed()));
+            if left.is_zero() {
+                return Ok(None);
+            }
+            asked.push(now);
+            // A path may be slower than requests follow each other.
+            if self.send()?
+                && let Some(sequence) = self.wait((now, left.min(PAUSE)), first)?
+            {
+                let sent = asked.get(usize::from(sequence.wrapping_sub(first)));
+                return Ok(sent.map(Instant::elapsed));
+            }
+            std::thread::sleep(PAUSE.saturating_sub(now.elapsed()));
         }
+    }
+
+    /// Sends the next request; false where there is no way to the target.
+    fn send(&mut self) -> io::Result<bool> {
+        self.sequence = self.sequence.wrapping_add(1);
+        match self.socket.send_to(&self.request(), SocketAddr::new(self.target, 0)) {
+            Ok(_) => Ok(true),
+            Err(e) if unreachable(&e) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Waits until so long after then for an answer to a request since the one with the number `first`: its number.
+    fn wait(&self, (since, patience): (Instant, Duration), first: u16) -> io::Result<Option<u16>> {
         let mut buffer = [0u8; 2048];
         loop {
-            let left = patience.saturating_sub(sent.elapsed());
+            let left = patience.saturating_sub(since.elapsed());
             if left.is_zero() {
                 return Ok(None);
             }
             self.socket.set_read_timeout(Some(left))?;
             match self.socket.recv_from(&mut buffer) {
                 Ok((len, from)) if from.ip() == self.target => {
-                    if buffer.get(..len).is_some_and(|message| self.answers(message)) {
-                        return Ok(Some(sent.elapsed()));
+                    let answered = buffer.get(..len).and_then(|message| self.answers(message, first));
+                    if answered.is_some() {
+                        return Ok(answered);
                     }
                 }
                 Ok(_) => {}
                 Err(e) if waiting(&e) || unreachable(&e) => {}
                 Err(e) => return Err(e),
             }
-        }
-    }
-
-    /// Asks until an answer comes; the round trip, or `None` if none came within `patience`.
-    ///
-    /// # Errors
-    /// As [`Pinger::once`].
-    pub fn until_answered(&mut self, patience: Duration) -> io::Result<Option<Duration>> {
-        let start = Instant::now();
-        loop {
-            let left = patience.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            let asked = Instant::now();
-            if let Some(trip) = self.once(left.min(PAUSE))? {
-                return Ok(Some(trip));
-            }
-            std::thread::sleep(PAUSE.saturating_sub(asked.elapsed()));
         }
     }
 
@@ -100,7 +118,8 @@ impl Pinger {
         message
     }
 
-    fn answers(&self, message: &[u8]) -> bool {
+    /// The number of the request that this answers, if it is one since `first`.
+    fn answers(&self, message: &[u8], first: u16) -> Option<u16> {
         let (kind, message) = match self.target {
             IpAddr::V6(_) => (129, message),
             // The header's length in words is in the low half of its first byte (RFC 791).
@@ -109,9 +128,10 @@ impl Pinger {
                 (0, message.get(header..).unwrap_or_default())
             }
         };
-        let [s0, s1] = self.sequence.to_be_bytes();
-        let [i0, i1] = self.id;
-        matches!(message, [k, 0, _, _, a, b, c, d, ..] if [*k, *a, *b, *c, *d] == [kind, i0, i1, s0, s1])
+        let [k, 0, _, _, a, b, c, d, ..] = message else { return None };
+        let sequence = u16::from_be_bytes([*c, *d]);
+        let since = sequence.wrapping_sub(first) <= self.sequence.wrapping_sub(first);
+        (*k == kind && [*a, *b] == self.id && since).then_some(sequence)
     }
 }
 
@@ -153,18 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn only_the_answer_to_the_last_request_counts() {
+    fn only_the_answers_to_the_last_requests_count() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let v4 = Pinger { socket, target: [192, 0, 2, 1].into(), sequence: 7, id: [1, 2] };
         let mut packet = vec![0x45; 1];
         packet.resize(20, 0);
         packet.extend([0, 0, 9, 9, 1, 2, 0, 7, b'x']);
-        assert!(v4.answers(&packet));
-        for (at, value) in [(20, 8), (24, 3), (27, 6), (0, 0x4f)] {
+        assert_eq!(v4.answers(&packet, 7), Some(7));
+        for (at, value) in [(20, 8), (24, 3), (27, 6), (27, 8), (0, 0x4f)] {
             let mut other = packet.clone();
             other[at] = value;
-            assert!(!v4.answers(&other), "byte {at}");
+            assert_eq!(v4.answers(&other, 7), None, "byte {at}");
         }
-        assert!(!v4.answers(&[]) && !v4.answers(&packet[..24]));
+        assert_eq!((v4.answers(&[], 7), v4.answers(&packet[..24], 7)), (None, None));
+        let mut earlier = packet.clone();
+        earlier[27] = 6;
+        assert_eq!([5, 6, 7].map(|first| v4.answers(&earlier, first)), [Some(6), Some(6), None]);
     }
 }

@@ -299,6 +299,9 @@ impl Ports {
     }
 
     fn reopen(&mut self, now: Instant, plane: &mut Plane, due: impl Fn(Instant) -> bool) {
+        // A namespace goes with the last NIC in it, and may be made anew for the first.
+        let open = self.ports.iter().filter(|port| port.nic().is_some());
+        self.spaces.keep(open.filter_map(Port::netns));
         if !self.ports.iter().any(|p| matches!(p.state, State::Gone { next } if due(next))) {
             return;
         }

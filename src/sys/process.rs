@@ -1,7 +1,6 @@
 //! What a process does to itself and its children: namespaces and mounts, daemons, process attributes.
 
 use std::ffi::{CStr, CString, c_int, c_uint};
-use std::fmt::Display;
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -117,18 +116,22 @@ pub fn is_root() -> bool {
 /// True where the process with this id runs a program of our name. An id from a file may have been given to another
 /// program since.
 pub fn is_like_us(pid: u32) -> bool {
-    is_like(pid, std::process::id())
+    name_of(std::process::id()).is_some_and(|ours| is_named(pid, &ours))
 }
 
-/// The same for the name of another process.
-pub fn is_like(pid: u32, other: u32) -> bool {
-    let name = |of: &dyn Display| std::fs::read_to_string(format!("/proc/{of}/comm")).ok();
+/// What process lists show for a process; none where there is no such process.
+pub fn name_of(pid: u32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()
+}
+
+/// True where a process with this id runs under this name, as [`name_of`] gives it.
+pub fn is_named(pid: u32, name: &str) -> bool {
     // A process that has ended keeps its name until it is waited for.
     let ended = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
     };
-    name(&pid).is_some_and(|theirs| name(&other) == Some(theirs)) && !ended()
+    name_of(pid).is_some_and(|theirs| theirs == name) && !ended()
 }
 
 /// Lives in a daemon until it works, while the command that started it waits in the foreground.
@@ -312,7 +315,7 @@ mod tests {
     #[test]
     fn a_process_is_like_us_while_it_runs_under_our_name() {
         assert!(is_like_us(std::process::id()) && !is_like_us(u32::MAX));
-        let script = "read x; read name </proc/$PPID/comm; echo \"$name\" >/proc/$$/comm; echo; read x";
+        let script = "read x; read name </proc/$PPID/comm; printf %s \"$name\" >/proc/$$/comm; echo; read x";
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -323,7 +326,7 @@ mod tests {
         assert!(is_like_us(child.id()));
         drop(to);
         assert_eq!(from.read(&mut [0]).unwrap(), 0, "it ends");
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while is_like_us(child.id()) {
             assert!(Instant::now() < deadline, "it only waits to be waited for");
         }

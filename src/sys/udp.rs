@@ -76,21 +76,9 @@ impl UdpSocket {
         }
     }
 
-    /// Sets the sizes of the kernel's buffers in bytes, past the system's limits where we have the right to
-    /// (`CAP_NET_ADMIN`), else up to them. Returns the receive and send sizes that the kernel gave, which
-    /// counts its own overhead too and so reports twice what was asked (socket(7)).
+    /// As [`set_buffers`].
     pub fn set_buffers(&self, receive: usize, send: usize) -> io::Result<(usize, usize)> {
-        let ask = |force, plain, bytes: usize| {
-            let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
-            set_option(self.as_fd(), libc::SOL_SOCKET, force, bytes)
-                .or_else(|_| set_option(self.as_fd(), libc::SOL_SOCKET, plain, bytes))?;
-            let got = option(self.as_fd(), libc::SOL_SOCKET, plain)?;
-            io::Result::Ok(usize::try_from(got).unwrap_or(0))
-        };
-        Ok((
-            ask(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, receive)?,
-            ask(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, send)?,
-        ))
+        set_buffers(self, receive, send)
     }
 
     /// Sends `datagrams`, cut every `segment` bytes (the last may be shorter), in one system call. At most
@@ -181,6 +169,24 @@ impl UdpSocket {
     }
 }
 
+/// Sets the sizes of a socket's buffers in the kernel in bytes, past the system's limits where we have the right to
+/// (`CAP_NET_ADMIN`), else up to them. Returns the receive and send sizes that the kernel gave, which counts its own
+/// overhead too and so reports twice what was asked (socket(7)).
+pub fn set_buffers(socket: impl AsFd, receive: usize, send: usize) -> io::Result<(usize, usize)> {
+    let fd = socket.as_fd();
+    let ask = |force, plain, bytes: usize| {
+        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+        set_option(fd, libc::SOL_SOCKET, force, bytes)
+            .or_else(|_| set_option(fd, libc::SOL_SOCKET, plain, bytes))?;
+        let got = option(fd, libc::SOL_SOCKET, plain)?;
+        io::Result::Ok(usize::try_from(got).unwrap_or(0))
+    };
+    Ok((
+        ask(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, receive)?,
+        ask(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, send)?,
+    ))
+}
+
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -217,13 +223,13 @@ mod tests {
         Path::new(SocketAddr::new(ip.parse().unwrap(), socket.local_addr().unwrap().port()), None)
     }
 
-    /// What arrives within a second: path, segment size and bytes of each train, until `len` bytes came.
+    /// What arrives within some seconds: path, segment size and bytes of each train, until `len` bytes came.
     fn receive(socket: &UdpSocket, len: usize) -> Vec<(Path, usize, Vec<u8>)> {
         let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(1));
         epoll.add(socket, 0, Interest::READ).unwrap();
         let mut batch = RecvBatch::new(4);
         let (mut trains, mut total) = (Vec::new(), 0);
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while total < len && Instant::now() < deadline {
             epoll.wait(&mut events, Some(Duration::from_millis(100))).unwrap();
             batch.recv(socket, 4).unwrap();

@@ -28,8 +28,8 @@ pub const GOODBYE: &str = "session ended";
 pub const NIC_READY: &str = "nic ready";
 /// What both sides log when a NIC has been taken away, with `nic=NAME`.
 pub const NIC_GONE: &str = "nic gone";
-/// For what should take well under a second, on a machine that is busy.
-pub const SOON: Duration = Duration::from_secs(10);
+/// For what should take well under a second, on a machine that is very busy.
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// What a lab is to look like.
 #[derive(Clone)]

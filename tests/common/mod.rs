@@ -12,6 +12,7 @@ pub mod program;
 pub mod relay;
 pub mod traces;
 pub mod traffic;
+pub mod watch;
 
 use std::io::Write;
 

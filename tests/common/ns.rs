@@ -11,6 +11,8 @@ use tap_rs::runtime::ping::Pinger;
 use tap_rs::sys::packet::PacketSocket;
 use tap_rs::sys::process::enter_netns;
 
+use super::lab::SOON;
+
 pub struct Ns {
     name: String,
 }
@@ -99,7 +101,7 @@ impl Ns {
     /// Asks with the patience of a test that expects an answer.
     #[track_caller]
     pub fn ping(&self, target: IpAddr) {
-        self.ping_within(target, Duration::from_secs(5));
+        self.ping_within(target, SOON);
     }
 
     /// True if one of some requests over `time` is answered.

@@ -1,10 +1,16 @@
 //! A running `tap-rs`, its log, and ways to end it. Killed with its guard.
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use tap_rs::sys::poll::{Epoll, Events, Interest};
+
+use super::lab::SOON;
 use super::ns::Ns;
 
 /// The program under test: cargo's, or that of `TAP_RS_PROGRAM` when the tests were compiled, a static one say.
@@ -26,11 +32,54 @@ struct Log {
     grew: Condvar,
 }
 
+/// Up to the moment that it is looked at: what the program has written is read by whoever wants to know, who would
+/// otherwise race the thread that follows it.
 #[derive(Default)]
 struct Said {
     lines: Vec<String>,
-    /// How many of its two outputs have ended.
-    ended: usize,
+    outputs: Vec<Output>,
+}
+
+impl Said {
+    fn read(&mut self) -> &Self {
+        for output in &mut self.outputs {
+            output.read(&mut self.lines);
+        }
+        self
+    }
+
+    fn has_ended(&self) -> bool {
+        self.outputs.iter().all(|output| output.pipe.is_none())
+    }
+}
+
+/// One of its two outputs.
+struct Output {
+    /// None at its end.
+    pipe: Option<File>,
+    /// A line without its end.
+    rest: Vec<u8>,
+}
+
+impl Output {
+    fn read(&mut self, lines: &mut Vec<String>) {
+        let mut room = [0; 8192];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut room) {
+                Ok(0) => self.pipe = None,
+                Ok(len) => self.rest.extend_from_slice(&room[..len]),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+            while let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                lines.push(String::from_utf8_lossy(&line[..end]).into_owned());
+            }
+            if self.pipe.is_none() && !self.rest.is_empty() {
+                lines.push(String::from_utf8_lossy(&self.rest).into_owned());
+            }
+        }
+    }
 }
 
 impl Program {
@@ -52,8 +101,8 @@ impl Program {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Log>::default();
-        follow(child.stdout.take().unwrap(), &log);
-        follow(child.stderr.take().unwrap(), &log);
+        follow(child.stdout.take().unwrap().into(), &log);
+        follow(child.stderr.take().unwrap().into(), &log);
         Self { child, what, log }
     }
 
@@ -62,7 +111,7 @@ impl Program {
     }
 
     pub fn lines(&self) -> Vec<String> {
-        self.log.said.lock().unwrap().lines.clone()
+        self.log.said.lock().unwrap().read().lines.clone()
     }
 
     /// How many lines have all of these words.
@@ -81,7 +130,7 @@ impl Program {
     pub fn wait_for_nth(&self, words: &[&str], n: usize, patience: Duration) -> String {
         let said = self.log.said.lock().unwrap();
         let nth = |said: &Said| said.lines.iter().filter(|l| has(l, words)).nth(n - 1).cloned();
-        let wait = |said: &mut Said| nth(said).is_none() && said.ended < 2;
+        let wait = |said: &mut Said| nth(said.read()).is_none() && !said.has_ended();
         let (said, _) = self.log.grew.wait_timeout_while(said, patience, wait).unwrap();
         let found = nth(&said);
         drop(said);
@@ -123,14 +172,14 @@ impl Program {
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
-        self.wait(Duration::from_secs(5))
+        self.wait(SOON)
     }
 
     /// SIGINT, and waits for the end.
     #[track_caller]
     pub fn interrupt(&mut self) -> ExitStatus {
         self.signal("INT");
-        self.wait(Duration::from_secs(5))
+        self.wait(SOON)
     }
 
     /// Waits for the end; panics if it does not come in time.
@@ -206,15 +255,31 @@ impl Drop for Program {
     }
 }
 
-fn follow(from: impl Read + Send + 'static, log: &Arc<Log>) {
+/// Adds an output, and wakes whoever waits when there is more of it. A program never waits for its log to be read.
+fn follow(pipe: OwnedFd, log: &Arc<Log>) {
+    // What sets this of a socket sets it of any descriptor.
+    let pipe = UnixStream::from(pipe);
+    pipe.set_nonblocking(true).unwrap();
+    let (pipe, epoll) = (File::from(OwnedFd::from(pipe)), Epoll::new().unwrap());
+    epoll.add(&pipe, 0, Interest::READ).unwrap();
     let log = log.clone();
+    let at = {
+        let outputs = &mut log.said.lock().unwrap().outputs;
+        outputs.push(Output { pipe: Some(pipe), rest: Vec::new() });
+        outputs.len() - 1
+    };
     std::thread::spawn(move || {
-        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-            log.said.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
+        let mut events = Events::with_capacity(1);
+        loop {
+            // Also where somebody else has read it, and there is no event any more.
+            epoll.wait(&mut events, Some(Duration::from_millis(100))).unwrap();
+            let Ok(mut said) = log.said.lock() else { return };
+            let ended = said.read().outputs[at].pipe.is_none();
             log.grew.notify_all();
+            if ended {
+                return;
+            }
         }
-        log.said.lock().unwrap().ended += 1;
-        log.grew.notify_all();
     });
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tap_rs::sys::udp::set_buffers;
+
 use super::ns::Ns;
 
 /// What happens to how many of a hundred datagrams, in each direction.
@@ -38,6 +40,9 @@ const RECORDED: usize = 10_000;
 /// How soon what is held back goes on where nothing else comes.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Bytes that wait while the relay has no processor: what it loses is to be what it was told to.
+const ROOM: usize = 4 << 20;
+
 pub struct Relay {
     stop: Arc<AtomicBool>,
     faults: Arc<Mutex<Faults>>,
@@ -54,6 +59,7 @@ impl Relay {
     /// Listens at `front` in `ns` and passes on to `server`.
     pub fn start(ns: &Ns, front: SocketAddr, server: SocketAddr, faults: Faults) -> Self {
         let front = Arc::new(ns.inside(|| UdpSocket::bind(front).unwrap()));
+        set_buffers(&*front, ROOM, ROOM).unwrap();
         front.set_read_timeout(Some(POLL)).unwrap();
         let back = Arc::new(Mutex::new(towards(ns, server)));
         let client = Arc::new(Mutex::new(None));
@@ -173,6 +179,7 @@ impl Relay {
 
 fn towards(ns: &Ns, server: SocketAddr) -> Arc<UdpSocket> {
     let socket = ns.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    set_buffers(&socket, ROOM, ROOM).unwrap();
     socket.connect(server).unwrap();
     socket.set_read_timeout(Some(POLL)).unwrap();
     Arc::new(socket)

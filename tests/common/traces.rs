@@ -38,7 +38,8 @@ pub fn gone(pid: u32) -> bool {
 /// As the machine's memory running out may do it: nobody is left to clean up.
 pub fn kill_both(program: &mut Program) {
     let keeper = keeper_of(program);
-    let line = format!("kill -9 {keeper} {}", program.pid());
+    // Stopped first: whoever lives a moment longer is not to clean up.
+    let line = format!("kill -STOP {0} {keeper}; kill -9 {keeper} {0}", program.pid());
     assert!(Command::new("/bin/sh").args(["-c", &line]).status().unwrap().success());
     program.wait(SOON);
     until("the keeper is dead", SOON, || gone(keeper));
@@ -65,6 +66,18 @@ pub fn stack(ns: &Ns) -> BTreeMap<String, String> {
         all.insert(key.to_owned(), values.concat());
     }
     all
+}
+
+/// Waits until IPv6 has done what it does by itself with a link whose cable has been put in, on each of these.
+pub fn settled(links: &[(&Ns, &str)]) {
+    for (ns, link) in links {
+        let own = format!("dev {link}");
+        until(&format!("{link} is settled"), SOON, || {
+            let routes = ns.ip("-6 route show table all");
+            let has = |kind: &str| routes.lines().any(|l| l.starts_with(kind) && l.contains(&own));
+            has("fe80::/64") && has("local fe80::") && has("multicast ff00::/8")
+        });
+    }
 }
 
 /// The names of the interfaces, and the stack, each in an order of its own.

@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use tap_rs::sys::udp::set_buffers;
+
 use super::ns::Ns;
 
 /// What must not be seen on the underlay: it occurs in every 64 bytes of the payload.
@@ -33,7 +35,7 @@ fn pattern(at: usize) -> &'static [u8] {
     &PATTERN[at % PATTERN.len()..]
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Opens a connection from `client` to `ip` in `server` and sends `up` bytes that way, then `down` bytes back.
 /// Panics if a byte is lost or wrong, or nothing moves for a while. Returns the time it took.
@@ -123,21 +125,32 @@ pub fn udp_echo(client: &Ns, server: &Ns, ip: IpAddr, len: usize) {
 pub fn udp_storm(client: &Ns, server: &Ns, ip: IpAddr, count: usize, largest: usize) -> usize {
     let there = server.inside(|| UdpSocket::bind((ip, 0)).unwrap());
     there.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    // What waits for a reader that has no processor is not lost by that.
+    set_buffers(&there, 32 << 20, 1 << 20).unwrap();
     let here = client.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     here.connect(there.local_addr().unwrap()).unwrap();
     let size = |n: usize| 8 + n.wrapping_mul(2_654_435_761) % (largest - 8);
+    let sent = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let (mut arrived, mut buffer) = (0, vec![0; 65_536]);
-            while let Ok(len) = uninterrupted(|| there.recv(&mut buffer)) {
+            // To the first silence that began when the last was sent.
+            loop {
+                let last = sent.load(Relaxed);
+                let Ok(len) = uninterrupted(|| there.recv(&mut buffer)) else {
+                    if last {
+                        return arrived;
+                    }
+                    continue;
+                };
                 let (head, rest) = buffer[..len].split_first_chunk::<8>().expect("shorter than any sent");
                 let n = usize::try_from(u64::from_le_bytes(*head)).unwrap();
                 assert!(n < count && len == size(n), "{len} bytes with number {n} of {count}");
                 assert!(rest == &pattern(n)[..rest.len()], "datagram {n} arrived with wrong bytes");
                 arrived += 1;
             }
-            arrived
         });
+        let end = SetAtEnd(&sent);
         for n in 0..count {
             let body = &pattern(n)[..size(n) - 8];
             let number = u64::try_from(n).unwrap().to_le_bytes();
@@ -145,6 +158,7 @@ pub fn udp_storm(client: &Ns, server: &Ns, ip: IpAddr, count: usize, largest: us
             let _ = here.send(&[&number[..], body].concat());
             std::thread::sleep(Duration::from_micros(300));
         }
+        drop(end);
         receiver.join().unwrap()
     })
 }
@@ -152,14 +166,14 @@ pub fn udp_storm(client: &Ns, server: &Ns, ip: IpAddr, count: usize, largest: us
 /// Datagrams under way at a time: fewer than any queue on the way holds.
 const WINDOW: u64 = 32;
 
-/// Sends numbered datagrams as fast as they come back, until told to stop. Returns how many there were. Panics if
-/// one does not come back.
-pub fn echo_without_loss(client: &Ns, server: &Ns, ip: IpAddr, stop: &AtomicBool) -> u64 {
+/// Sends numbered datagrams as fast as they come back, until told to stop and at least so many. Returns how many there
+/// were. Panics if one does not come back.
+pub fn echo_without_loss(client: &Ns, server: &Ns, ip: IpAddr, at_least: u64, stop: &AtomicBool) -> u64 {
     let there = server.inside(|| UdpSocket::bind((ip, 0)).unwrap());
     let here = client.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     here.connect(there.local_addr().unwrap()).unwrap();
     there.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    here.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    here.set_read_timeout(Some(PATIENCE)).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -173,14 +187,15 @@ pub fn echo_without_loss(client: &Ns, server: &Ns, ip: IpAddr, stop: &AtomicBool
         let _end = SetAtEnd(&done);
         let (mut sent, mut back) = (0u64, 0u64);
         let mut buffer = [0; 2048];
-        while back < sent || !stop.load(Relaxed) {
-            while sent < back + WINDOW && !stop.load(Relaxed) {
+        let goes_on = |sent| sent < at_least || !stop.load(Relaxed);
+        while back < sent || goes_on(sent) {
+            while sent < back + WINDOW && goes_on(sent) {
                 let mut datagram = vec![0x5a; 8 + usize::try_from(sent % 1400).unwrap()];
                 datagram[..8].copy_from_slice(&sent.to_le_bytes());
                 here.send(&datagram).unwrap();
                 sent += 1;
             }
-            let got = here.recv(&mut buffer);
+            let got = uninterrupted(|| here.recv(&mut buffer));
             done.store(got.is_err(), Relaxed);
             let len = got.unwrap_or_else(|e| panic!("datagram {back} of {sent} did not come back: {e}"));
             assert_eq!(len, 8 + usize::try_from(back % 1400).unwrap());

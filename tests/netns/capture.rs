@@ -129,10 +129,12 @@ fn a_reader_that_is_slow_loses_frames_of_its_own_and_delays_none() {
     let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
     let name = client.name();
     // Nobody reads the pipe, which holds 64 KiB.
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
     let mut command = site.client.command(TAP_RS);
     let mut capture = command.args(["capture", "mv0", &name, "-w", "-"]).stdout(writer).spawn().unwrap();
     drop(command);
+    // But for the file's first block: the capture has begun.
+    std::io::Read::read_exact(&mut reader, &mut [0; 28]).unwrap();
     let socket = site.lan.packet_socket("eth0");
     let frame = ethernet(nic.mac, [2, 0, 0, 0, 0, 9], 0x88b6, &[7; 1400]);
     let end = std::time::Instant::now() + SOON;

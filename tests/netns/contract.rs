@@ -3,6 +3,7 @@
 //! Whether a frame crossed is known without waiting: behind it goes one that must cross, in the same queue.
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use tap_rs::sys::packet::PacketSocket;
 
@@ -271,21 +272,26 @@ fn broadcasts_have_a_budget_in_both_directions() {
         let source = if outward { nic.mac } else { STRANGER };
         let (from, to) = if outward { (&bed.tap, &mut bed.wire) } else { (&bed.wire, &mut bed.tap) };
         drain(to);
+        let began = Instant::now();
         for _ in 0..1000 {
             from.send(&ethernet(BROADCAST, source, 0x88b5, b"a storm")).unwrap();
         }
         let mine = |p: &tap_rs::sys::packet::Packet| {
             !p.outgoing && p.bytes[6..14] == [&source[..], &[0x88, 0xb5]].concat()
         };
-        let mut arrived = 0;
-        while first(to, std::time::Duration::from_millis(500), mine).is_some() {
+        let (mut arrived, pause) = (0, Duration::from_millis(500));
+        while first(to, if arrived == 0 { SOON } else { pause }, mine).is_some() {
             arrived += 1;
         }
-        assert!((20..=250).contains(&arrived), "{arrived} of 1000, outward: {outward}");
-        // Unicast is not in the budget.
+        // Unicast is not in the budget. All that crosses of the storm does so before it.
         let frame = ethernet(if outward { STRANGER } else { nic.mac }, source, 0x88b5, b"to one");
         from.send(&frame).unwrap();
-        assert!(first(to, SOON, |p| !p.outgoing && p.bytes == frame).is_some());
+        while first(to, SOON, mine).expect("unicast is not in the budget").bytes != frame {
+            arrived += 1;
+        }
+        // 50 at once, and 50 more in each second that it took, which are few where nobody else is busy.
+        let most = 200 + 50 * usize::try_from(began.elapsed().as_secs()).unwrap();
+        assert!((20..=most).contains(&arrived), "{arrived} of 1000, outward: {outward}");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::common::lab::{Edit, Lab, NIC_READY, SESSION, SOON};
 use crate::common::program::{Program, TAP_RS};
 use crate::common::traces::until;
 use crate::common::traffic::tcp;
+use crate::fair::heard_apart;
 use crate::needs_root;
 use crate::status::status;
 
@@ -187,6 +188,8 @@ fn without_descriptors_nobody_is_answered_and_frames_go_on() {
     needs_root!();
     let lab = Lab::new();
     let (mut server, client) = lab.up_plain();
+    // The socket that the client is heard on apart is among them.
+    until("the client is heard apart", SOON, || !heard_apart(&lab.server).is_empty());
     let open = descriptors(&server);
     limit(&server, "nofile", open);
     let _asking = std::thread::spawn({

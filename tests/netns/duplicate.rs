@@ -1,29 +1,23 @@
 //! A client's NIC asks its LAN who else has its addresses, before it goes live.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-
-use serde_json::Value;
 
 use crate::common::capture::{Capture, first};
 use crate::common::frame::{STRANGER, arp_request, ethernet};
 use crate::common::lab::{Edit, Lab, NIC_READY, SESSION, SOON, Site};
-use crate::common::program::{Program, TAP_RS};
+use crate::common::program::TAP_RS;
 use crate::common::traces::until;
+use crate::common::traffic::SetAtEnd;
 use crate::needs_root;
+use crate::status::status;
 
 /// The MAC of the host on the LAN.
 fn mac_of_host(site: &Site) -> String {
     let link = site.lan.ip("link show eth0");
     let (_, rest) = link.split_once("link/ether ").unwrap();
     rest.split_whitespace().next().unwrap().to_owned()
-}
-
-fn nic_status(lab: &Lab, program: &Program) -> Value {
-    let output = lab.server.exec(&[TAP_RS, "status", "--json"]);
-    let all = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    all.into_iter().find(|v| v["pid"] == program.pid()).expect("the program answers")["nics"][0].clone()
 }
 
 fn is_down(site: &Site) -> bool {
@@ -45,8 +39,8 @@ fn a_host_that_has_the_address_is_named_and_the_nic_waits_for_it_to_go() {
         let line = client.wait_for_log(&["ERROR", &format!("{address} is at {mac}")], SOON);
         assert!(line.contains("probe = false"), "it says how to go on: {line}");
         until("the NIC is down", SOON, || is_down(site));
-        until("status tells", SOON, || {
-            let told = nic_status(&lab, &client);
+        status(&lab, &client, |v| {
+            let told = &v["nics"][0];
             told["state"] == "conflict"
                 && told["conflict"].as_str() == Some(&format!("{address} is at {mac}"))
         });
@@ -88,22 +82,22 @@ fn its_own_frames_come_back_and_fool_nobody() {
     let site = &lab.sites[0];
     // A switch with a loop, or a hub with an echo.
     let (stop, mut wire) = (AtomicBool::new(false), site.lan.packet_socket("eth0"));
+    let echoed = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        let echo = scope.spawn(|| {
-            let mut echoed = 0;
+        let _end = SetAtEnd(&stop);
+        scope.spawn(|| {
             while !stop.load(Relaxed) {
                 let ours = |mac: &[u8]| site.nics.iter().any(|nic| nic.mac == mac);
                 if let Some(p) =
                     first(&mut wire, Duration::from_millis(20), |p| !p.outgoing && ours(&p.bytes[6..12]))
                 {
-                    echoed += usize::from(wire.send(&p.bytes).is_ok());
+                    echoed.fetch_add(usize::from(wire.send(&p.bytes).is_ok()), Relaxed);
                 }
             }
-            echoed
         });
         let (_server, client) = lab.up_plain();
+        until("all questions came back", SOON, || echoed.load(Relaxed) >= 12);
         stop.store(true, Relaxed);
-        assert!(echo.join().unwrap() >= 12, "questions came back");
         assert_eq!(client.count(&["is at"]), 0);
         site.nics.iter().for_each(|nic| site.lan.ping(nic.ip));
     });
@@ -117,6 +111,7 @@ fn a_switch_that_asks_for_the_address_does_not_have_it() {
     let (stop, wire) = (AtomicBool::new(false), site.lan.packet_socket("eth0"));
     let probe = arp_request(STRANGER, Ipv4Addr::UNSPECIFIED, nic.ipv4());
     std::thread::scope(|scope| {
+        let _end = SetAtEnd(&stop);
         scope.spawn(|| {
             while !stop.load(Relaxed) {
                 wire.send(&probe).unwrap();
@@ -145,6 +140,7 @@ fn frames_that_only_look_like_a_claim_are_none() {
         arp_request(nic.mac, nic.ipv4(), nic.ipv4()),
     ];
     std::thread::scope(|scope| {
+        let _end = SetAtEnd(&stop);
         scope.spawn(|| {
             while !stop.load(Relaxed) {
                 for frame in &frames {

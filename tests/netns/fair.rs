@@ -20,7 +20,7 @@ fn flood(from: &Ns, to: &Ns, address: IpAddr, stop: &AtomicBool, sent: &AtomicU6
 }
 
 /// The addresses of those whom the host hears on a socket of their own (`/proc/net/udp`, state ESTABLISHED).
-fn heard_apart(host: &Ns) -> Vec<Ipv4Addr> {
+pub fn heard_apart(host: &Ns) -> Vec<Ipv4Addr> {
     let table = host.exec(&["cat", "/proc/net/udp"]);
     let connected = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
     let connected = connected.filter(|columns| columns.get(3) == Some(&"01"));

@@ -105,7 +105,7 @@ fn a_program_that_fails_or_hangs_is_told_and_keeps_nothing_from_working() {
     let (fails, _) = program(&lab, "fails", "exit 3");
     let (hangs, _) = program(&lab, "hangs", "sleep 600");
     let mut edit = hooks(&[("up", &fails), ("peer_up", &hangs)]);
-    edit.server += "timeout = 1\n";
+    edit.server += "timeout = 3\n";
     let (_server, client) = lab.up(&Edit::default(), &edit);
     client.wait_for_log(&["hook failed", "hook=up", "status=3"], SOON);
     lab.sites[0].lan.ping(lab.sites[0].nics[0].ip);

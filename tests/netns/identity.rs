@@ -16,6 +16,7 @@ fn shut_out(lab: &Lab, server: &Edit, change: impl Fn(String) -> String) {
     let capture = Capture::on(&lab.server, "wan0");
     let path = lab.write("client0.toml", change(lab.client_toml(0, &Edit::default())));
     let client = Program::start(&lab.sites[0].client, &["-c", path.to_str().unwrap()]);
+    client.wait_for_log(&["trying to reach the server"], SOON);
     assert!(!lab.sites[0].lan.answers(lab.sites[0].nics[0].ip, WHILE));
     assert_eq!((client.count(&[SESSION]), server.count(&[SESSION])), (0, 0));
     let seen = capture.finish();
@@ -41,6 +42,7 @@ fn who_does_not_know_the_servers_key_hears_nothing_from_it() {
     let text = lab.client_toml(0, &Edit::default()).replace(&right, &wrong);
     let path = lab.write("client0.toml", text);
     let client = Program::start(&lab.sites[0].client, &["-c", path.to_str().unwrap()]);
+    client.wait_for_log(&["trying to reach the server"], SOON);
     std::thread::sleep(WHILE);
     let seen = capture.finish();
     let udp = |p: &&tap_rs::sys::packet::Packet| p.bytes[12..14] == [8, 0] && p.bytes[23] == 17;

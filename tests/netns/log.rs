@@ -10,7 +10,7 @@ use crate::common::program::TAP_RS;
 use crate::needs_root;
 
 /// Stands in for systemd and its journal: gives the program a stream for standard error and its socket, and prints what
-/// comes in by each, a JSON object for every datagram.
+/// comes in by each, a JSON object for every datagram. Once the program has said that it has started it is to end.
 const JOURNAL: &str = r#"
 import json, os, select, socket, subprocess, sys
 
@@ -39,6 +39,8 @@ open_streams = [ours] + ([journal] if with_socket else [])
 while ours in open_streams:
     for stream in select.select(open_streams, [], [])[0]:
         data = stream.recv(1 << 16)
+        if b"server started" in data:
+            child.terminate()
         if stream is ours and not data:
             open_streams.remove(ours)
         elif stream is ours:
@@ -55,7 +57,7 @@ fn to_journal(socket: &str) -> Vec<Value> {
     let script = lab.write("journal.py", JOURNAL);
     let line = format!(
         "mount -t tmpfs none /run/systemd 2>/dev/null || {{ mkdir -p /run/systemd && mount -t tmpfs none /run/systemd; }}\n\
-         exec python3 {} {socket} timeout --preserve-status -s TERM 3 {TAP_RS} -c {}",
+         exec python3 {} {socket} timeout --preserve-status -s TERM 60 {TAP_RS} -c {}",
         script.display(),
         config.display()
     );

@@ -105,7 +105,7 @@ fn whoever_misbehaves_at_the_exporter_is_left_and_holds_nobody_up() {
     let lab = Lab::new();
     let (server, _client) = lab.up(&with_metrics(), &Edit::default());
     let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
-    let before = server.rss_kb();
+    let before = server.own_kb();
 
     for (request, status) in [
         (&b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"[..], "405"),
@@ -128,14 +128,14 @@ fn whoever_misbehaves_at_the_exporter_is_left_and_holds_nobody_up() {
     // Frames pass meanwhile, the session is answered for, and the control socket answers.
     let begun = Instant::now();
     site.lan.exec(&["ping", "-q", "-c", "200", "-i", "0.002", "-W", "2", &nic.ip.to_string()]);
-    let text = lab.server.exec(&[crate::common::program::TAP_RS, "status"]);
+    let text = lab.server.exec(&[crate::common::program::TAP_RS, "status", &server.name()]);
     assert!(text.contains("established"), "{text}");
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     // They are left one after the other, and then it is the next one's turn.
     let text = scrape_in(&lab.server, Duration::from_secs(60));
     assert_eq!(number(&text, "tap_rs_peer_up{peer=\"site0\"}"), Some(1.0));
     drop(slow);
-    let grown = server.rss_kb().saturating_sub(before);
+    let grown = server.own_kb().saturating_sub(before);
     assert!(grown < 2000, "{grown} kB more");
 }
 

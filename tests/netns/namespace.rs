@@ -229,6 +229,33 @@ fn a_file_that_is_no_namespace_is_told_with_what_mends_it() {
 }
 
 #[test]
+fn what_a_start_or_an_end_that_was_killed_has_left_of_a_namespace_is_in_nobodys_way() {
+    needs_root!();
+    let lab = Lab::new();
+    let named = Named::beside(&lab);
+    let file = Path::new("/run/netns").join(&named.0);
+    std::fs::write(&file, "").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
+    let (mut server, _client) = up(&lab, &named);
+    lab.sites[0].lan.ping(lab.sites[0].nics[0].ip);
+    assert!(server.terminate().success());
+    assert!(!named.exists());
+}
+
+#[test]
+fn a_server_that_is_started_while_the_last_ones_keeper_takes_its_namespace_away_has_its_own() {
+    needs_root!();
+    let lab = Lab::new();
+    let named = Named::beside(&lab);
+    let mut server = start_server(&lab, &named);
+    for _ in 0..20 {
+        server.kill9();
+        server = start_server(&lab, &named);
+        assert!(named.has_link(&lab.sites[0].nics[0].on_server));
+    }
+}
+
+#[test]
 fn a_nic_moves_into_a_namespace_of_others_and_back_when_the_config_is_refused() {
     needs_root!();
     let lab = Lab::new();

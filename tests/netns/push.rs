@@ -167,7 +167,7 @@ fn the_client_ends_with_the_scripts_status() {
 fn a_script_that_does_not_end_is_stopped_and_the_client_with_it() {
     needs_root!();
     let mut pushed =
-        push("sleep 60 & echo $! >PROOF; sleep 60", |_| "script = \"any\"\nscript_timeout = 1".into());
+        push("sleep 60 & echo $! >PROOF; sleep 60", |_| "script = \"any\"\nscript_timeout = 3".into());
     assert_eq!(pushed.client.wait(SOON).code(), Some(124));
     let child = fs::read_to_string(&pushed.proof).unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();

@@ -16,7 +16,7 @@ fn a_thousand_new_sessions_under_load_lose_no_frame() {
     site.lan.ping(nic.ip);
     let stop = AtomicBool::new(false);
     let echoed = std::thread::scope(|scope| {
-        let load = scope.spawn(|| echo_without_loss(&site.lan, &lab.server, nic.ip, &stop));
+        let load = scope.spawn(|| echo_without_loss(&site.lan, &lab.server, nic.ip, 10_001, &stop));
         for n in 1..=1000 {
             client.rekey();
             if load.is_finished() {

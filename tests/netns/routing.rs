@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::common::capture::Capture;
 use crate::common::lab::{Edit, Lab, NIC_READY, SOON, Site};
 use crate::common::program::Program;
-use crate::common::traces::{gone, keeper_of, kill_both, stack, until};
+use crate::common::traces::{gone, keeper_of, kill_both, settled, stack, until};
 use crate::needs_root;
 
 /// The LAN's host is the router of the NICs.
@@ -107,6 +107,7 @@ fn at_the_end_the_stack_is_as_it_was_also_for_taps_that_were_there() {
     let lab = Lab::plan().nics(2).build();
     let site = &lab.sites[0];
     lab.server.ip(&format!("tuntap add {} mode tap", site.nics[1].on_server));
+    settled(&[(&lab.server, "wan0")]);
     let before = stack(&lab.server);
     for ending in [Program::terminate, Program::interrupt] {
         let (mut server, mut client) = lab.up(&with_gateway(site), &Edit::default());
@@ -245,7 +246,7 @@ fn an_address_on_the_clients_interface_is_taken_off_before_it_answers_for_long()
         site.client.ip(&format!("addr add {address} dev {}", nic.on_client));
         client.wait_for_log(&["put right", &address], SOON);
         let clean = || !site.client.ip(&format!("addr show {}", nic.on_client)).contains("inet ");
-        until("the address is gone", Duration::from_secs(2), clean);
+        until("the address is gone", SOON, clean);
     }
     site.lan.ping(nic.ip);
 }

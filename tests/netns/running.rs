@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use crate::common::lab::{Edit, GOODBYE, Lab, NIC_READY, SESSION, SOON};
 use crate::common::ns::Ns;
 use crate::common::program::Program;
+use crate::common::traces::{settled, until};
+use crate::common::watch::ping_within;
 use crate::needs_root;
 
 /// Links, addresses, routes and rules of a namespace, but for what IPv6 makes by itself once a cable is plugged in.
@@ -25,12 +27,7 @@ fn a_signal_stops_both_sides_and_leaves_nothing_behind() {
     needs_root!();
     let lab = Lab::plan().nics(3).build();
     let site = &lab.sites[0];
-    // The lab's own links come up by themselves.
-    let end = Instant::now() + SOON;
-    while !site.client.ip("-6 addr show lan0").contains("fe80") {
-        assert!(Instant::now() < end, "lan0 has no link-local address");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    settled(&[(&lab.server, "wan0"), (&site.client, "wan0"), (&site.client, "lan0")]);
     let snapshot = || [&site.client, &lab.server].map(state);
     let before = snapshot();
     for interrupt in [false, true] {
@@ -38,7 +35,7 @@ fn a_signal_stops_both_sides_and_leaves_nothing_behind() {
         site.nics.iter().for_each(|nic| site.lan.ping(nic.ip));
         let end = |program: &mut Program| if interrupt { program.interrupt() } else { program.terminate() };
         assert_eq!(end(&mut client).code(), Some(0));
-        server.wait_for_log(&[GOODBYE, "client=site0"], Duration::from_secs(1));
+        server.wait_for_log(&[GOODBYE, "client=site0"], SOON);
         assert_eq!(end(&mut server).code(), Some(0));
         assert_eq!(snapshot(), before);
     }
@@ -50,9 +47,9 @@ fn a_server_that_stops_says_goodbye() {
     let lab = Lab::new();
     let (mut server, client) = lab.up_plain();
     server.terminate();
-    client.wait_for_log(&[GOODBYE], Duration::from_secs(1));
-    let _server = lab.run_server();
-    lab.sites[0].lan.ping_within(lab.sites[0].nics[0].ip, Duration::from_secs(5));
+    client.wait_for_log(&[GOODBYE], SOON);
+    let server = lab.run_server();
+    ping_within(&lab.sites[0].lan, lab.sites[0].nics[0].ip, Duration::from_secs(5), &[&server, &client]);
 }
 
 #[test]
@@ -126,9 +123,9 @@ fn a_daemon_detaches_writes_its_files_and_stops_by_its_pid() {
     let pid = fs::read_to_string(lab.dir().join("client.pid")).unwrap();
     let _guard = Stopped(pid.trim().to_owned());
     assert_ne!(pid.trim(), foreground.pid().to_string());
-    let log: String =
-        ["client.out", "client.err"].map(|f| fs::read_to_string(lab.dir().join(f)).unwrap()).concat();
-    assert!(log.contains(SESSION) && log.contains(NIC_READY), "{log}");
+    let read = |f| fs::read_to_string(lab.dir().join(f)).unwrap();
+    let log = || ["client.out", "client.err"].map(read).concat();
+    until("both are in its log", SOON, || log().contains(SESSION) && log().contains(NIC_READY));
     signal("TERM", pid.trim());
     let end = Instant::now() + SOON;
     while site.client.has_link(&nic.on_client) {

@@ -115,7 +115,7 @@ fn the_stop_action_takes_down_what_a_killed_group_has_left() {
     assert!(site.client.ip(&format!("link show {found}")).contains("held by tap-rs"));
     // First the keeper, which would clean up.
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    let kill = format!("kill -KILL {}", children.trim());
+    let kill = format!("kill -STOP {pid}; kill -KILL {}", children.trim());
     assert!(Command::new("/bin/sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
     client.kill9();
     let is_up = |link| site.client.ip(&format!("link show {link}")).contains(",UP");

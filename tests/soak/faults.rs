@@ -55,7 +55,9 @@ pub fn run(span: Duration, megabits: f64, dice: &mut Dice) {
             });
         }
         scope.spawn(|| rekeyed.again_and_again(&load));
-        throw(&mut stage, &load, &rekeyed, (span, dice))
+        let figures = throw(&mut stage, &load, &rekeyed, (span, dice));
+        load.await_connection();
+        figures
     });
     figures.print();
     load.print();

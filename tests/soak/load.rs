@@ -10,7 +10,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use tap_rs::sys::udp::set_buffers;
+
 use crate::common::ns::Ns;
+use crate::common::traces::until;
 use crate::common::traffic::uninterrupted;
 use crate::noise::{Dice, NOISE, compare, noise};
 
@@ -66,6 +69,13 @@ impl Load {
         *self.calm_since.lock().unwrap() = Some(Instant::now());
     }
 
+    /// Waits, with nothing broken, until a connection has come to its own end, or a flow has failed.
+    pub fn await_connection(&self) {
+        until("a connection ends well", Duration::from_secs(60), || {
+            self.connections.load(Relaxed) > 0 || self.stopped()
+        });
+    }
+
     /// What has come of it. Panics where nothing has.
     pub fn print(&self) {
         let of = |counter: &AtomicU64| counter.load(Relaxed);
@@ -90,6 +100,8 @@ impl Load {
         let here = from.inside(|| UdpSocket::bind(any).unwrap());
         let target = SocketAddr::new(ip, there.local_addr().unwrap().port());
         there.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        // What waits for a reader that has no processor is not lost by that.
+        set_buffers(&there, 32 << 20, 1 << 20).unwrap();
         std::thread::scope(|scope| {
             let receiver = scope.spawn(|| self.receive(&there));
             let (mut pace, mut sent) = (Pace::new(rate), 0u64);

@@ -12,8 +12,9 @@ use crate::common::lab::{Edit, Lab, Nic, PORT, Site};
 use crate::common::ns::Ns;
 use crate::common::program::Program;
 use crate::common::relay::{Faults, Relay};
-use crate::common::traces::{everything, keeper_of, kill_both, sockets_of, until};
+use crate::common::traces::{everything, keeper_of, kill_both, settled, sockets_of};
 use crate::common::traffic::tcp;
+use crate::common::watch::Watch;
 use crate::noise::Dice;
 
 /// What a bad path does to how many of a hundred datagrams.
@@ -85,9 +86,7 @@ impl<'a> Stage<'a> {
         let client_file = lab.write(&format!("c{tag}.toml"), lab.client_toml(0, &through));
         // Otherwise the second address of a subnet goes with the first.
         site.client.sysctl("net.ipv4.conf.all.promote_secondaries", 1);
-        until("the LAN's link is settled", Duration::from_secs(10), || {
-            site.client.ip("-6 route show table all").contains("ff00::/8 dev lan0")
-        });
+        settled(&[(&lab.server, "wan0"), (&site.client, "wan0"), (&site.client, "lan0")]);
         let before = [everything(&lab.server), everything(&site.client)];
         let (server, client) = (run(&lab.server, &server_file), run(&site.client, &client_file));
         Self { lab, relay, server_file, client_file, server, client, host: 2, before }
@@ -147,13 +146,13 @@ impl<'a> Stage<'a> {
     /// How long it takes from now on until an echo, and a new connection each way. Panics where that is too long.
     #[track_caller]
     pub fn back(&self) -> Duration {
-        let (start, lan, server) = (Instant::now(), &self.site().lan, &self.lab.server);
-        lan.ping_within(self.nic().ip, BACK);
+        let (lan, server, both) = (&self.site().lan, &self.lab.server, [&self.server, &self.client]);
+        let watch = Watch::start(&both);
+        lan.ping(self.nic().ip);
         tcp(lan, server, self.nic().ip, 50_000, 50_000);
         tcp(server, lan, self.site().host(), 50_000, 50_000);
-        let took = start.elapsed();
-        assert!(took < BACK, "back after {took:?}");
-        took
+        watch.assert_within(BACK, "the way back", &both);
+        watch.own(&both)
     }
 
     /// The LAN's cable and both its plugs go, and are there again after a while as they were.

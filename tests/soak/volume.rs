@@ -10,6 +10,7 @@ use tap_rs::types::Path;
 use crate::common::lab::{Edit, Lab, NIC_READY, PORT, SESSION, SOON};
 use crate::common::ns::Ns;
 use crate::common::relay::{Faults, Relay};
+use crate::common::traffic::uninterrupted;
 use crate::counters::kernel_errors;
 use crate::noise::{Dice, NOISE, compare, noise};
 
@@ -141,7 +142,7 @@ fn tcp(from: &Ns, to: &Ns, ip: IpAddr, dice: &mut Dice, carried: &AtomicU64) {
         });
         let (mut got, mut buffer) = (0, vec![0; 256 << 10]);
         loop {
-            let len = accepted.read(&mut buffer).unwrap();
+            let len = uninterrupted(|| accepted.read(&mut buffer)).unwrap();
             if len == 0 {
                 break;
             }

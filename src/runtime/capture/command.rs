@@ -73,9 +73,10 @@ fn whose(args: &CaptureArgs) -> Result<String, Failure> {
     }
 }
 
-/// A signal ends the connection, and so the capture, in good order.
+/// A signal ends the connection, and so the capture, in good order; from when this returns.
 fn end_at_signal(stream: &UnixStream) {
     let Ok(stream) = stream.try_clone() else { return };
+    let (ready, is_ready) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
         runtime.block_on(async {
@@ -84,6 +85,7 @@ fn end_at_signal(stream: &UnixStream) {
             else {
                 return;
             };
+            let _ = ready.send(());
             tokio::select! {
                 _ = stop.recv() => {}
                 _ = interrupt.recv() => {}
@@ -98,6 +100,8 @@ fn end_at_signal(stream: &UnixStream) {
             std::process::exit(INTERRUPTED);
         });
     });
+    // Also where there will be none.
+    let _ = is_ready.recv();
 }
 
 /// Frames that were shown, and frames that were lost.

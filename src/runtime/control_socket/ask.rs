@@ -104,11 +104,14 @@ pub fn ask_stream(name: &str, request: &Request) -> Result<(String, UnixStream),
         stream.write_all(&line(request)?)?;
         let (mut first, mut byte) = (Vec::new(), [0]);
         // Byte by byte: what follows is another's to read.
-        while first.len() < LONGEST_LINE
-            && stream.read(&mut byte).map_err(late(PATIENCE))? > 0
-            && byte != *b"\n"
-        {
-            first.extend(byte);
+        while first.len() < LONGEST_LINE {
+            match stream.read(&mut byte) {
+                Ok(1..) if byte != *b"\n" => first.extend(byte),
+                Ok(_) => break,
+                // Stopped and continued, say.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(late(PATIENCE)(e)),
+            }
         }
         stream.set_read_timeout(None)?;
         if first.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok((first, stream)) }

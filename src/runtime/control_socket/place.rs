@@ -3,13 +3,13 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use super::FOLDER;
 use crate::sys::inotify::watch_name;
-use crate::sys::process::is_like_us;
+use crate::sys::lock::turn;
 use crate::sys::unix::connect;
 
 /// A socket that is listened to, under a name.
@@ -19,7 +19,23 @@ pub struct Place {
     /// Has something to read when the name is lost. `None`: the system has no watch to spare.
     pub watch: Option<OwnedFd>,
     /// The name, to be removed in the end.
-    pub path: PathBuf,
+    pub name: Name,
+}
+
+/// A name of ours, and which file it led to when it was made.
+pub struct Name {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Name {
+    /// Removes it, unless it is another process's by now.
+    pub fn remove(&self) {
+        let _turn = turn(Path::new(FOLDER));
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Place {
@@ -34,24 +50,26 @@ impl Place {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         // Whoever made it, by hand perhaps: from here on nobody else comes in, whatever the umask says of a new socket.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+        // Several may start or end just now.
+        let _turn = turn(folder);
         sweep(folder);
         let unfinished = folder.join(format!(".{name}-{process}"));
         let _ = fs::remove_file(&unfinished);
         let listener = UnixListener::bind(&unfinished)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600))?;
-        // A name that leads to a socket leads to one that answers: who sweeps may remove what does not.
         let path = first_free(
             &unfinished,
             &[folder.join(format!("{name}.sock")), folder.join(format!("{name}-{process}.sock"))],
         );
         fs::remove_file(&unfinished)?;
         let path = path?;
-        Ok(Self { listener, watch: watch_name(&path).ok(), path })
+        let inode = fs::symlink_metadata(&path)?.ino();
+        Ok(Self { listener, watch: watch_name(&path).ok(), name: Name { path, inode } })
     }
 }
 
-/// Gives the socket the first of these names that nobody has: never another's, who may come at the same moment.
+/// Gives the socket the first of these names that nobody has.
 fn first_free(socket: &Path, names: &[PathBuf]) -> io::Result<PathBuf> {
     for name in names {
         match fs::hard_link(socket, name) {
@@ -63,24 +81,17 @@ fn first_free(socket: &Path, names: &[PathBuf]) -> io::Result<PathBuf> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// Removes the sockets that killed processes left, and no other file. Best effort: another process may do the same just now.
+/// Removes the sockets that killed processes left, and no other file.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         let is_socket = entry.file_type().is_ok_and(|t| t.is_socket());
         let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-        if is_socket && !is_begun(&path) && connect(&path).is_err_and(|e| refused(&e)) {
+        if is_socket && connect(&path).is_err_and(|e| refused(&e)) {
             let _ = fs::remove_file(&path);
         }
     }
-}
-
-/// A process that runs is just making it: it is there, and nobody listens yet.
-fn is_begun(path: &Path) -> bool {
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let process = file.strip_prefix('.').and_then(|rest| rest.rsplit_once('-')).map(|(_, process)| process);
-    process.and_then(|p| p.parse().ok()).is_some_and(is_like_us)
 }
 
 #[cfg(test)]
@@ -101,14 +112,11 @@ mod tests {
         for dead in ["gone.sock", ".gone-4194304"] {
             drop(UnixListener::bind(at(dead)).unwrap());
         }
-        // One who has bound it and not yet begun to listen.
-        let begun = format!(".begun-{}", std::process::id());
-        drop(UnixListener::bind(at(&begun)).unwrap());
         let _alive = UnixListener::bind(at("alive.sock")).unwrap();
         fs::write(at("office.pid"), "1").unwrap();
         let place = Place::make_in(folder.path(), Path::new("/etc/tap-rs/office.toml"), 7).unwrap();
-        assert_eq!(place.path, at("office.sock"));
-        assert_eq!(names(folder.path()), [&begun, "alive.sock", "office.pid", "office.sock"]);
+        assert_eq!(place.name.path, at("office.sock"));
+        assert_eq!(names(folder.path()), ["alive.sock", "office.pid", "office.sock"]);
     }
 
     #[test]
@@ -119,7 +127,7 @@ mod tests {
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
         let place = Place::make_in(&open, Path::new("office.toml"), 7).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-        assert_eq!((mode(&open), mode(&place.path)), (0o700, 0o600));
+        assert_eq!((mode(&open), mode(&place.name.path)), (0o700, 0o600));
     }
 
     #[test]
@@ -128,7 +136,7 @@ mod tests {
         let make = |process| Place::make_in(folder.path(), Path::new("office.toml"), process);
         let (first, second) = (make(7).unwrap(), make(8).unwrap());
         assert_eq!(
-            (first.path, second.path),
+            (first.name.path, second.name.path),
             (folder.path().join("office.sock"), folder.path().join("office-8.sock"))
         );
         assert_eq!(make(8).err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));

@@ -72,9 +72,10 @@ fn prove(name: &str, nic: &str, mtu: u16, findings: &mut Findings) -> Result<Out
     Ok(outcome)
 }
 
-/// Tries again where it may have been chance. The last proof, and how many before it were lost.
+/// Tries again where it may have been chance: a frame lost, or all that was asked, or a busy machine at the other end. The
+/// last proof, and how many frames before it were lost.
 fn several(name: &str, nic: &str, bytes: u16) -> Result<(Proof, u32), Failure> {
-    let mut lost = 0u32;
+    let (mut tries, mut lost) = (0u32, 0u32);
     loop {
         std::thread::sleep(PAUSE);
         let request = Request::Probe { nic: nic.to_owned(), bytes };
@@ -82,11 +83,12 @@ fn several(name: &str, nic: &str, bytes: u16) -> Result<(Proof, u32), Failure> {
         let proof: Proof = serde_json::from_slice(&answer).map_err(|e| {
             Failure::Refused(format!("{name} runs another version of tap-rs: {e}; restart it"))
         })?;
-        let chance = matches!(proof.outcome, Outcome::LostThere | Outcome::LostBack);
-        if !chance || lost.saturating_add(1) >= TRIES {
+        tries = tries.saturating_add(1);
+        let frame_lost = matches!(proof.outcome, Outcome::LostThere | Outcome::LostBack);
+        if !(frame_lost || proof.outcome == Outcome::Silent) || tries >= TRIES {
             return Ok((proof, lost));
         }
-        lost = lost.saturating_add(1);
+        lost = lost.saturating_add(u32::from(frame_lost));
     }
 }
 

@@ -199,6 +199,7 @@ fn try_greet(address: SocketAddr, client: &ClientConfig, suite: Suite) -> io::Re
             let n = match socket.recv(&mut room) {
                 Ok(n) => n,
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
             };
             let cookie = room.get(..n).and_then(|b| b.try_into().ok()).and_then(|b| Cookie::decode(b).ok());

@@ -1,6 +1,7 @@
 //! What is examined: a config file, the tap-rs that runs with it, or both.
 
 use std::fs;
+use std::io::{Write, stderr};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -54,6 +55,11 @@ impl Subject {
         let all = match ask_all(args.name.as_deref(), &Request::Status {}) {
             Ok(all) => all,
             Err(AskError::Nobody | AskError::Forbidden) => Vec::new(),
+            // Of whom nothing was asked by name.
+            Err(e @ AskError::Mute(..)) if args.config.is_some() => {
+                let _ = writeln!(stderr(), "{e}");
+                Vec::new()
+            }
             // A name that nobody has may yet be a config's.
             Err(AskError::Unknown(name, _)) if named(&name).exists() => Vec::new(),
             Err(e) => return Err(refused(e)),

@@ -5,8 +5,6 @@ use std::io::{self, ErrorKind, Write};
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as Stream;
-#[cfg(feature = "full")]
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -22,11 +20,12 @@ use crate::nic::netns::{self, within};
 use crate::nic::sysctl::Sysctl;
 use crate::nic::{self, Devices, Here};
 #[cfg(feature = "full")]
-use crate::runtime::control_socket::Place;
+use crate::runtime::control_socket::{Name, Place};
 use crate::runtime::{netns as config_netns, script_policy};
 use crate::sys::netlink::NetlinkSocket;
 use crate::sys::process::{
-    become_nobody, close_others, is_like, keep_memory_private, leave, parent, set_name, split, stand_apart,
+    become_nobody, close_others, is_named, keep_memory_private, leave, name_of, parent, set_name, split,
+    stand_apart,
 };
 use crate::sys::unix::Messages;
 use crate::types::{NetnsName, NicName};
@@ -37,6 +36,7 @@ const GUARDED: usize = 4096;
 /// Serves until the other end of the line is closed; then cleans up and ends this process.
 pub(super) fn run(line: Messages, rules: Rules) -> ! {
     let tunnel = parent();
+    let name = name_of(tunnel).unwrap_or_default();
     stand_apart();
     close_others(line.as_fd());
     let _ = keep_memory_private();
@@ -45,6 +45,7 @@ pub(super) fn run(line: Messages, rules: Rules) -> ! {
         let mut desk = Desk {
             rules,
             tunnel,
+            name,
             guarded: Vec::new(),
             up: false,
             #[cfg(feature = "full")]
@@ -60,13 +61,15 @@ struct Desk {
     rules: Rules,
     /// The process that asks.
     tunnel: u32,
+    /// Its name, by which others of its kind are known: also when it is gone.
+    name: String,
     /// What must not stay as it is when the tunnel is gone.
     guarded: Vec<Guarded>,
     /// The NICs were set up: at the end the program for that is run.
     up: bool,
     /// Where `tap-rs status` finds the tunnel.
     #[cfg(feature = "full")]
-    socket: Option<PathBuf>,
+    socket: Option<Name>,
 }
 
 impl Desk {
@@ -145,7 +148,7 @@ impl Desk {
             Question::Runs => {
                 let pid = parts.number().ok_or_else(bad)?;
                 // This process has a name of its own.
-                if is_like(pid, self.tunnel) { nothing() } else { Err(ErrorKind::NotFound.into()) }
+                if is_named(pid, &self.name) { nothing() } else { Err(ErrorKind::NotFound.into()) }
             }
             Question::Policy => {
                 let (config, _) = self.rules.config.load().map_err(io::Error::other)?;
@@ -165,8 +168,8 @@ impl Desk {
             }
             #[cfg(feature = "full")]
             Question::Listen => {
-                let Place { listener, watch, path } = Place::make(&self.rules.config.path, self.tunnel)?;
-                self.socket = Some(path);
+                let Place { listener, watch, name } = Place::make(&self.rules.config.path, self.tunnel)?;
+                self.socket = Some(name);
                 Ok([listener.into()].into_iter().chain(watch).collect())
             }
             Question::Script => {
@@ -198,7 +201,7 @@ impl Desk {
     /// The tunnel is gone. Where it ended in order there is nothing left to do.
     fn clean_up(&mut self) {
         #[cfg(feature = "full")]
-        self.socket.iter().for_each(|path| drop(fs::remove_file(path)));
+        self.socket.iter().for_each(Name::remove);
         self.await_last_taps();
         let mut spaces = Vec::new();
         for Guarded { netns, traces } in std::mem::take(&mut self.guarded) {
@@ -248,7 +251,7 @@ impl Desk {
     fn netns(&self, name: &NetnsName) -> io::Result<File> {
         let tunnel = self.tunnel;
         let known = self.rules.netns.contains(name);
-        let open = || netns::open_or_make(name, known, tunnel, |pid| is_like(pid, tunnel)).map(Some);
+        let open = || netns::open_or_make(name, known, tunnel, |pid| is_named(pid, &self.name)).map(Some);
         for_everybody(open)?.ok_or_else(|| ErrorKind::InvalidData.into())
     }
 
@@ -256,7 +259,7 @@ impl Desk {
     fn remove(&self, names: Vec<NetnsName>) {
         let tunnel = self.tunnel;
         // What the tunnel itself has made is done with, too.
-        let runs = |pid| pid != tunnel && is_like(pid, tunnel);
+        let runs = |pid| pid != tunnel && is_named(pid, &self.name);
         let removed = for_everybody(|| {
             for name in &names {
                 if let Err(e) = netns::remove_if_done(name, runs) {
@@ -271,9 +274,8 @@ impl Desk {
     }
 
     fn sweep(&self) {
-        let tunnel = self.tunnel;
         let swept = for_everybody(|| {
-            for name in netns::sweep(|pid| is_like(pid, tunnel)) {
+            for name in netns::sweep(|pid| is_named(pid, &self.name)) {
                 info!("removed the network namespace {name}, which a killed tap-rs has left");
             }
             Ok(None)

@@ -17,7 +17,7 @@ pub(super) struct Spaces(Vec<(NetnsName, LinkEvents)>);
 impl Spaces {
     /// Watches these namespaces and no others.
     pub(super) fn follow<'a>(&mut self, keeper: &Keeper, names: impl Iterator<Item = &'a NetnsName> + Clone) {
-        self.0.retain(|(name, _)| names.clone().any(|n| n == name));
+        self.keep(names.clone());
         for name in names {
             if self.0.iter().any(|(n, _)| n == name) {
                 continue;
@@ -27,6 +27,11 @@ impl Spaces {
                 Err(e) => warn!("nothing is heard of what happens in the network namespace {name}: {e}"),
             }
         }
+    }
+
+    /// Forgets all others: the next namespace of such a name is another one.
+    pub(super) fn keep<'a>(&mut self, names: impl Iterator<Item = &'a NetnsName> + Clone) {
+        self.0.retain(|(name, _)| names.clone().any(|n| n == name));
     }
 
     /// What has happened in one of them. Safe to drop and to call again.
