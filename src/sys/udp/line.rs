@@ -62,7 +62,7 @@ mod tests {
     use super::super::{RecvBatch, Sharing};
     use super::*;
 
-    const SHARING: Sharing = Sharing { kind: 5, offset: 15 };
+    const SHARING: Sharing = Sharing { kind: 5, offset: 15, apart: false };
 
     fn got(socket: &UdpSocket) -> Vec<Vec<u8>> {
         let mut batch = RecvBatch::new(8);
