@@ -4,8 +4,10 @@
     cargo build --release --examples && benches/flood.py [--rounds 5] [--seconds 4]
 
 One TCP stream crosses the tunnel: alone, beside a flood to the server, and beside the same flood to a socket of the
-server's box that nobody reads. The last is what sending and receiving the flood costs a machine that plays everybody's
-part, so the ratio to it is the server's own. Then a client that was not there before comes, and is timed.
+server's box where the kernel drops all of it at once. The last is what sending and receiving the flood costs a machine
+that plays everybody's part, and what no program there can give back, so the ratio to it is the server's own. Then a client that
+was not there before comes, and is timed. At last the flood alone: what the server's process takes of a processor for it,
+which other programs on the machine disturb least.
 Needs what benches/peers.py needs, which this uses.
 """
 import argparse
@@ -20,6 +22,13 @@ import peers
 
 FLOODS = [("garbage", 100_000), ("handshakes", 10_000)]
 SOURCES = [f"198.18.{n // 250}.{n % 250 + 1}" for n in range(256)]
+# Drops everything (one instruction of classic BPF: return 0).
+DEAF = """import ctypes, socket, struct, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+s.setsockopt(socket.SOL_SOCKET, 26, struct.pack("@HP", 1, ctypes.addressof(program)))
+s.bind(("", {port}))
+time.sleep(600)"""
 PROGRAM = os.path.join(peers.REPO, "target/release/examples/flood")
 
 
@@ -41,9 +50,10 @@ def main():
         f = {name: statistics.median(values) for name, values in rows.items()}
         print(f"{rate} {kind} a second ({f['sent']:.0f} were sent)")
         print(f"  one stream: alone {f['alone']:.2f} Gbit/s, beside the flood {f['flooded']:.2f}, "
-              f"beside one that nobody reads {f['elsewhere']:.2f}")
-        print(f"  {f['flooded'] / f['elsewhere']:.2f} of what is left beside a flood that nobody reads, "
+              f"beside one that the kernel drops {f['elsewhere']:.2f}")
+        print(f"  {f['flooded'] / f['elsewhere']:.2f} of what is left beside a flood that the kernel drops, "
               f"{f['flooded'] / f['alone']:.2f} of what it is alone")
+        print(f"  server: {f['cpu']:.1f} ms of a processor a second for the flood, {f['cpu'] / f['rate'] * 1000:.2f} s for a million")
         print(f"  server: {f['grown']:.0f} kB more than before; a new client has its session after {f['joined']:.2f} s "
               f"(at the most {max(rows['joined']):.2f})\n")
 
@@ -56,8 +66,7 @@ def measure(seconds, kind, rate):
         far, near = peers.tap_rs(s, nics, clients=2)
         s.wait_for_answer()
         end_of(s, near[1])
-        deaf = s.start(s.server, sys.executable, "-c",
-                       f"import socket, time; s = socket.socket(2, 2); s.bind(('', {peers.PORT + 1})); time.sleep(600)")
+        deaf = s.start(s.server, sys.executable, "-c", DEAF.format(port=peers.PORT + 1))
         key = peers.run(peers.program("tap-rs"), "pubkey", input=open(os.path.join(s.dir, "server.key")).read()).strip()
         figures = {"alone": up(s, seconds)}
         for name, port in (("elsewhere", peers.PORT + 1), ("flooded", peers.PORT)):
@@ -68,6 +77,11 @@ def measure(seconds, kind, rate):
                     figures["joined"] = join(s)
                     figures["grown"] = max(0, resident(far) - before)
             figures["sent"] = flood.sent
+        with Flood(s, kind, rate, seconds + 1, peers.PORT, key) as flood:
+            began, before = time.monotonic(), used(far)
+            time.sleep(seconds)
+            figures["cpu"] = (used(far) - before) / (time.monotonic() - began) / 1e6
+        figures["rate"] = flood.sent
         return figures
 
 
@@ -88,7 +102,7 @@ class Flood:
 
 
 def up(s, seconds):
-    return peers.stream(s, s.server, peers.NIC_IP, s.lan, 1, seconds)[0]
+    return peers.stream(s, s.server, [peers.NIC_IP], s.lan, seconds)[0]
 
 
 def join(s):
@@ -106,6 +120,16 @@ def end_of(s, child):
     s.children.remove(child)
     child.terminate()
     child.wait(peers.PATIENCE)
+
+
+def used(child):
+    """Nanoseconds of processors that a process has had."""
+    tasks = f"/proc/{child.pid}/task"
+    total = 0
+    for task in os.listdir(tasks):
+        with open(f"{tasks}/{task}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total
 
 
 def resident(child):

@@ -39,6 +39,8 @@ drop_reasons! {
     BadSuite = "bad_suite",
     /// A reserved byte that is not zero.
     ReservedBits = "reserved_bits",
+    /// Dropped by the kernel at a server's sockets that are open to all: it cannot be meant for this server, or too much came.
+    Unwanted = "unwanted",
     // -- the handshake
     /// The MAC over a handshake datagram is wrong.
     BadMac = "bad_mac",

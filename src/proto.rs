@@ -31,6 +31,7 @@ pub mod budget;
 pub mod client;
 pub mod cookie;
 mod flaps;
+pub mod index;
 pub mod invite;
 pub mod noise;
 pub mod output;

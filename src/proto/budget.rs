@@ -5,7 +5,8 @@
 //! is kept for a source that was not there before, and sources that fall together share. Which do depends on a secret.
 //!
 //! Sources that ask seldom and sources that ask often draw on different funds: who floods takes from those that
-//! flood, and a client that comes now and then still gets in.
+//! flood, and a client that comes now and then still gets in. What is refused counts as asking, so that who goes on flooding
+//! never asks seldom again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -25,7 +26,7 @@ const OFTEN: Rate = Rate { a_second: 120, at_once: 100 };
 /// Up to this a source counts as one that asks seldom.
 const FEW: Rate = Rate { a_second: 1, at_once: 8 };
 /// Places in the table.
-const PLACES: usize = 1024;
+const PLACES: usize = 4096;
 
 /// One handshake; with this unit a nanosecond earns as many as there are handshakes a second.
 const ONE: u64 = 1_000_000_000;
@@ -73,12 +74,9 @@ impl Budgets {
     pub fn take(&mut self, now: Instant, from: SocketAddr) -> Result<(), DropReason> {
         let place = self.place(from.ip());
         let source = self.places.get_mut(place).ok_or(DropReason::RateLimited)?;
+        let seldom = source.few.note(now, FEW);
         source.all.take(now, SOURCE)?;
-        if source.few.take(now, FEW).is_ok() {
-            self.seldom.take(now, SELDOM)
-        } else {
-            self.often.take(now, OFTEN)
-        }
+        if seldom { self.seldom.take(now, SELDOM) } else { self.often.take(now, OFTEN) }
     }
 
     fn place(&self, ip: IpAddr) -> usize {
@@ -94,15 +92,30 @@ impl Budgets {
 
 impl Bucket {
     fn take(&mut self, now: Instant, rate: Rate) -> Result<(), DropReason> {
-        let past = now.saturating_duration_since(self.at);
-        let earned = u64::try_from(past.as_nanos()).unwrap_or(u64::MAX).saturating_mul(rate.a_second);
-        let used = self.used.saturating_sub(earned).saturating_add(ONE);
+        let used = self.used_with_one_more(now, rate);
         if used > rate.at_once.saturating_mul(ONE) {
             return Err(DropReason::RateLimited);
         }
-        // A clock that stands still or goes back earns nothing.
-        *self = Self { used, at: self.at.max(now) };
+        self.set(now, used);
         Ok(())
+    }
+
+    /// The same, but what is not there counts as well: up to as many again as may come at once. True: it was there.
+    fn note(&mut self, now: Instant, rate: Rate) -> bool {
+        let (used, full) = (self.used_with_one_more(now, rate), rate.at_once.saturating_mul(ONE));
+        self.set(now, used.min(full.saturating_mul(2)));
+        used <= full
+    }
+
+    fn used_with_one_more(&self, now: Instant, rate: Rate) -> u64 {
+        let past = now.saturating_duration_since(self.at);
+        let earned = u64::try_from(past.as_nanos()).unwrap_or(u64::MAX).saturating_mul(rate.a_second);
+        self.used.saturating_sub(earned).saturating_add(ONE)
+    }
+
+    /// A clock that stands still or goes back earns nothing.
+    fn set(&mut self, now: Instant, used: u64) {
+        *self = Self { used, at: self.at.max(now) };
     }
 }
 
@@ -140,6 +153,23 @@ mod tests {
             let at_once = newcomer_waits.iter().filter(|n| **n == 0).count();
             assert!(at_once * 4 >= newcomer_waits.len() * 3, "{newcomer_waits:?}");
         }
+    }
+
+    #[test]
+    fn who_goes_on_flooding_takes_from_those_that_flood_and_comes_back_after_a_rest() {
+        let start = Instant::now();
+        let mut budgets = Budgets::new(start, &mut StdRng::seed_from_u64(4));
+        let mut late = 0;
+        for tick in 0..100_000u32 {
+            let done = budgets.take(start + Duration::from_micros(100) * tick, source(tick % 256)).is_ok();
+            late += u64::from(done && tick >= 50_000);
+        }
+        assert!(late <= 5 * OFTEN.a_second + OFTEN.at_once, "{late} handshakes in the last five seconds");
+        let mut one = Bucket { used: 0, at: start };
+        let noted = |one: &mut Bucket, at| one.note(start + Duration::from_secs(at), FEW);
+        assert_eq!([0; 9].map(|at| noted(&mut one, at)), [[true; 8].as_slice(), &[false]].concat()[..]);
+        assert!((0..100).all(|_| !noted(&mut one, 0)));
+        assert!(!noted(&mut one, 8) && noted(&mut one, 19));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use rand::{CryptoRng, Rng};
+use rand::CryptoRng;
 
 pub(crate) use self::ping::Ponged;
 use self::ping::{Ping, Purpose};
@@ -49,16 +49,6 @@ pub(crate) struct Peer {
     looked: Instant,
     /// When a PING from another address than the path's was last answered.
     ponged_elsewhere: Option<Instant>,
-}
-
-/// A random index that is not taken. The other end's indices do not matter: each receives by its own.
-pub(crate) fn free_index(rng: &mut impl Rng, taken: impl Fn(u32) -> bool) -> u32 {
-    loop {
-        let index = rng.next_u32();
-        if !taken(index) {
-            return index;
-        }
-    }
 }
 
 impl Peer {

@@ -27,6 +27,7 @@ use crate::keys::{PrivateKey, PublicKey};
 use crate::metrics::DropReason;
 use crate::proto::budget::Budgets;
 use crate::proto::cookie::{CookieJar, ServerName};
+use crate::proto::index::Tag;
 use crate::proto::output::{Event, Output, Outputs, PeerId, SessionInfo};
 use crate::proto::peer::Ponged;
 use crate::proto::pull::{chunk, hash_of, revision_of};
@@ -51,6 +52,8 @@ pub struct ServerParams {
 pub struct Server {
     params: ServerParams,
     name: ServerName,
+    /// What the indices of its sessions have.
+    tag: Tag,
     rng: StdRng,
     jar: CookieJar,
     budgets: Budgets,
@@ -71,12 +74,14 @@ impl Server {
     pub fn new(now: Instant, params: ServerParams, mut rng: StdRng) -> Option<Self> {
         let name = ServerName::new(&params.identity.public())?;
         let (jar, budgets) = (CookieJar::new(now, &mut rng), Budgets::new(now, &mut rng));
+        let tag = Tag::new(&mut rng);
         let (clients, timers) = (Sorted::default(), Sorted::default());
         let (by_key, by_index, by_init) = (Arc::default(), HashMap::new(), HashMap::new());
         let (stranger, asks_first, out) = (None, false, Outputs::default());
         Some(Self {
             params,
             name,
+            tag,
             rng,
             jar,
             budgets,
@@ -89,6 +94,11 @@ impl Server {
             asks_first,
             out,
         })
+    }
+
+    /// What the index of each of its sessions has, so that DATA with another is none of theirs.
+    pub fn index_tag(&self) -> Tag {
+        self.tag
     }
 
     /// From now on [`Event::Verify`] asks about a client before it gets a session, or one at another address.

@@ -392,6 +392,6 @@ impl Session {
 
 /// A socket for IPv6 and IPv4; for IPv4 alone where the kernel has no IPv6.
 fn bind(workers: NonZeroU8) -> std::io::Result<Vec<UdpSocket>> {
-    plane::bind((Ipv6Addr::UNSPECIFIED, 0).into(), workers)
-        .or_else(|_| plane::bind((Ipv4Addr::UNSPECIFIED, 0).into(), workers))
+    plane::bind((Ipv6Addr::UNSPECIFIED, 0).into(), workers, false)
+        .or_else(|_| plane::bind((Ipv4Addr::UNSPECIFIED, 0).into(), workers, false))
 }

@@ -1,5 +1,6 @@
 //! The workers, as the control loop sees them.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
@@ -36,12 +37,25 @@ pub struct Plane {
     next_key: u32,
     /// What control refused of what the workers handed on.
     refused: Drops,
+    /// What control itself has received.
+    received: Traffic,
+    /// Where strangers come in.
+    watched: Vec<Watched>,
+}
+
+/// A socket at which the kernel counts what it drops.
+struct Watched {
+    socket: UdpSocket,
+    /// The count when it was last read, of which the kernel keeps 32 bits, and all of it.
+    seen: Cell<(u32, u64)>,
 }
 
 /// One socket for each worker, on one address. Each session's lanes are shared out over them: a worker at one end gets
-/// what one worker at the other has sealed. Handshakes and control records are the first's.
-pub fn bind(addr: SocketAddr, workers: NonZeroU8) -> io::Result<Vec<UdpSocket>> {
-    UdpSocket::bind_group(addr, workers.get().into(), Sharing { kind: Type::Data as u8, offset: LANE_OFFSET })
+/// what one worker at the other has sealed. Control records are the first's, and so are handshakes, unless they are to be
+/// `apart`: then there is one more socket for them, the last, where the kernel can tell them from the rest.
+pub fn bind(addr: SocketAddr, workers: NonZeroU8, apart: bool) -> io::Result<Vec<UdpSocket>> {
+    let sharing = Sharing { kind: Type::Data as u8, offset: LANE_OFFSET, apart };
+    UdpSocket::bind_group(addr, workers.get().into(), sharing)
 }
 
 /// The address that they share.
@@ -84,7 +98,8 @@ impl Plane {
             };
             workers.push(spawn(socket, &config, tell.clone())?);
         }
-        Ok((Self { workers, socket, next_key: 0, refused: Drops::new() }, notices))
+        let (refused, received, watched) = (Drops::new(), Traffic::default(), Vec::new());
+        Ok((Self { workers, socket, next_key: 0, refused, received, watched }, notices))
     }
 
     /// How many queues each NIC should have.
@@ -213,11 +228,26 @@ impl Plane {
         self.refused.count(reason);
     }
 
+    /// From now on what the kernel drops at these sockets is counted as [`DropReason::Unwanted`].
+    pub fn watch(&mut self, sockets: Vec<UdpSocket>) {
+        self.watched = sockets.into_iter().map(|socket| Watched { socket, seen: Cell::default() }).collect();
+    }
+
+    /// Counts a train that control has received itself.
+    pub fn count_received(&self, datagrams: usize, bytes: usize) {
+        self.received.count(datagrams as u64, bytes as u64);
+    }
+
     /// Packets that were dropped, by reason, over all workers and control.
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
         let all = || self.workers.iter().map(|w| &w.counters().drops).chain([&self.refused]);
-        let of = |reason| all().map(|drops| drops.of(reason)).sum();
+        let of =
+            |reason| all().map(|drops| drops.of(reason)).sum::<u64>().saturating_add(self.by_kernel(reason));
         DropReason::ALL.iter().map(|r| (*r, of(*r))).filter(|(_, n)| *n > 0).collect()
+    }
+
+    fn by_kernel(&self, reason: DropReason) -> u64 {
+        if reason == DropReason::Unwanted { self.watched.iter().map(Watched::count).sum() } else { 0 }
     }
 
     /// Logs what was dropped before it was known to be a NIC's.
@@ -242,6 +272,7 @@ impl Plane {
             add(&mut sum.received, &one.received);
             sum.by_worker.push(one);
         }
+        add(&mut sum.received, &trains(&self.received));
         sum.drops = self.drops().into_iter().map(|(r, n)| (r.label().to_owned(), n)).collect();
         sum
     }
@@ -250,6 +281,17 @@ impl Plane {
         for worker in &self.workers {
             tell(worker, command());
         }
+    }
+}
+
+impl Watched {
+    /// Right if it is asked for at least once in 2^32 drops.
+    fn count(&self) -> u64 {
+        let (last, all) = self.seen.get();
+        let now = self.socket.dropped().unwrap_or(last);
+        let all = all.saturating_add(now.wrapping_sub(last).into());
+        self.seen.set((now, all));
+        all
     }
 }
 

@@ -1,6 +1,7 @@
 //! The server: the NICs of every client, a session with each.
 
 mod advice;
+mod door;
 mod enrol;
 mod heard;
 mod reload;
@@ -15,28 +16,30 @@ use rand::{RngExt, SeedableRng};
 use tracing::{debug, info, warn};
 
 use self::advice::Advice;
+use self::door::Door;
 use self::heard::Heard;
 use self::roster::Roster;
 use super::control::Wish;
 use super::control_socket::{Asker, Request};
 use super::daemon::Background;
 use super::hooks::Words;
-use super::host::{Host, Start, Turn};
+use super::host::{Host, Start, Turn, cannot};
 use super::path::{any_like, ceiling};
-use super::plane;
 use super::sandbox;
 use super::status::{Snapshot, model, snapshot};
 use crate::commands::Failure;
 use crate::config::{Hook, ServerConfig};
 use crate::dataplane::Notice;
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
-use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::proto::output::{Event, PeerId};
 use crate::proto::server::{Server, ServerParams};
+use crate::sys::udp::UdpSocket;
 use crate::sys::{clock, wipe};
 use crate::types::{Path, Sorted, Suite};
-use crate::wire::datagram::{Header, Type};
+
+/// Turns of sessions, timers and whoever asks that go before a batch of strangers' handshakes which waits.
+const TURNS: u32 = 128;
 
 /// Runs until a signal ends it. Returns the exit status.
 pub async fn run(config: ServerConfig, start: Start, daemon: &mut Option<Background>) -> Result<u8, Failure> {
@@ -50,6 +53,8 @@ struct Hub {
     config: ServerConfig,
     server: Server,
     host: Host,
+    /// Handshakes of strangers; none where they come by the workers.
+    door: Option<Door>,
     roster: Roster,
     /// Both ends of each client's path, as long as it has a session.
     tunnels: Sorted<PeerId, (SocketAddr, SocketAddr)>,
@@ -71,11 +76,17 @@ impl Hub {
         let server = Server::new(now, params, StdRng::from_rng(&mut rand::rng()))
             .ok_or_else(|| Failure::Refused("the cryptographic library refuses the key".into()))?;
         let workers = config.common.workers;
-        let sockets = plane::bind(config.bind, workers).map_err(|e| bind_failed(config.bind, &e))?;
-        let host = Host::start(now, start, &config.common, (Side::Server, sockets), files(&config))?;
+        let (sockets, door) =
+            door::bind(config.bind, workers, server.index_tag()).map_err(|e| bind_failed(config.bind, &e))?;
+        let open = sockets.iter().chain(&door).map(UdpSocket::try_clone).collect::<Result<_, _>>();
+        let open = open.map_err(cannot("open the sockets twice"))?;
+        let mut host = Host::start(now, start, &config.common, (Side::Server, sockets), files(&config))?;
+        host.plane.watch(open);
+        let door = door.map(Door::new).transpose().map_err(cannot("wait for handshakes"))?;
         let mut hub = Self {
             server,
             host,
+            door,
             roster: Roster::default(),
             tunnels: Sorted::default(),
             paths: Sorted::default(),
@@ -94,9 +105,22 @@ impl Hub {
     }
 
     async fn live(&mut self) -> Result<u8, Failure> {
+        let mut turns = 0u32;
         loop {
             self.drain(clock::now());
-            let turn = self.host.next(self.server.poll_timeout()).await;
+            let due = self.server.poll_timeout();
+            // Sessions before strangers, but not for ever.
+            let turn = if turns < TURNS {
+                tokio::select! { biased; turn = self.host.next(due) => Some(turn), () = door::knock(&mut self.door) => None }
+            } else {
+                tokio::select! { biased; () = door::knock(&mut self.door) => None, turn = self.host.next(due) => Some(turn) }
+            };
+            let Some(turn) = turn else {
+                turns = 0;
+                self.handle_callers(clock::now());
+                continue;
+            };
+            turns = turns.saturating_add(1);
             if let Turn::Wish(Wish::Stop) = turn {
                 return Ok(self.stop());
             }
@@ -273,14 +297,10 @@ impl Hub {
     fn handle_notice(&mut self, now: Instant, notice: Notice) -> Result<(), Failure> {
         let taken = match notice {
             Notice::Datagram { path, bytes } => {
-                let taken = self.server.handle_datagram(now, path, &bytes);
-                let is = |kind| Header::decode(&bytes).is_ok_and(|header| header.kind == kind);
-                self.advise(now, path, is(Type::Hello) && taken.is_ok());
-                if is(Type::Init) && taken != Err(DropReason::BadMac) {
-                    // Noise has had the private key.
+                if self.handle_datagram(now, path, &bytes) {
                     wipe::stack();
                 }
-                taken
+                Ok(())
             }
             Notice::Control { index, path, bytes, .. } => {
                 self.server.handle_control(now, index, path, &bytes)
@@ -309,17 +329,6 @@ impl Hub {
             self.host.plane.refuse(reason);
         }
         Ok(())
-    }
-
-    /// Tells of who cannot get in, and why that may be.
-    fn advise(&mut self, now: Instant, path: Path, hello: bool) {
-        if let Some(key) = self.server.take_stranger() {
-            self.advice.stranger(now, path, key);
-        }
-        if hello && !self.paths.values().any(|known| *known == path.remote) {
-            let nics = self.config.clients.iter().flat_map(|client| &client.nics);
-            self.advice.greeted(now, path, nics.map(|nic| &nic.spec));
-        }
     }
 }
 

@@ -4,8 +4,10 @@
 //! Datagrams carry "don't fragment" and are never fragmented: one that is larger than the interface's MTU is
 //! refused with `EMSGSIZE` (or `EINVAL`, for a train whose segments are too large).
 
+mod admission;
 mod ancillary;
 mod batch;
+mod bpf;
 mod group;
 mod line;
 
@@ -17,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use libc::{c_int, socklen_t};
 
+pub use self::admission::{Admission, Bits, Kind, Length};
 use self::ancillary::{Control, SockAddr};
 pub use self::batch::{MAX_SLOTS, Received, RecvBatch, SLOT_LEN};
 pub use self::group::Sharing;

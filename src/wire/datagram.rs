@@ -41,6 +41,13 @@ pub const RESP_LEN: usize = 12 + NOISE_2_LEN + MAC_LEN;
 /// Bytes of a DATA datagram before its ciphertext.
 pub const DATA_HEADER_LEN: usize = 16;
 
+/// Bytes of the shortest DATA datagram.
+pub const DATA_LEN_MIN: u16 = (DATA_HEADER_LEN + MAC_LEN) as u16;
+
+/// Where the receiver's index is in a DATA datagram.
+pub const INDEX_OFFSET: u16 = 4;
+/// Where a HELLO has four bytes of zero each.
+pub const HELLO_ZERO: [u16; 3] = [24, 28, 32];
 /// Where the lane is in a DATA datagram: the highest byte of its counter.
 pub const LANE_OFFSET: u8 = 15;
 /// Bytes of the payload of either handshake message.
@@ -89,7 +96,7 @@ impl Header {
             2 => (Type::Cookie, datagram.len() == COOKIE_DATAGRAM_LEN),
             3 => (Type::Init, datagram.len() == INIT_LEN),
             4 => (Type::Resp, datagram.len() == RESP_LEN),
-            5 => (Type::Data, datagram.len() >= DATA_HEADER_LEN + MAC_LEN),
+            5 => (Type::Data, datagram.len() >= usize::from(DATA_LEN_MIN)),
             _ => return Err(DropReason::UnknownType),
         };
         if version != VERSION {

@@ -18,6 +18,7 @@ mod duplicate;
 mod enrol;
 mod fair;
 mod faults;
+mod flood;
 mod forward;
 mod hooks;
 mod identity;

@@ -7,9 +7,9 @@ use rand::RngExt;
 use super::{Client, SERVER};
 use crate::metrics::DropReason;
 use crate::proto::cookie::{equal, mac};
+use crate::proto::index::{Tag, free_index};
 use crate::proto::noise::{Initiator, Offerer, Seed};
 use crate::proto::output::{Event, Output};
-use crate::proto::peer::free_index;
 use crate::proto::timers::{BUSY_PING, DEAD_AFTER, HANDSHAKE_GAPS, INIT_TRIES, REKEY_AFTER};
 use crate::wire::datagram::{COOKIE_LEN, Cookie, HELLO_LEN, HandshakePayload, Hello, INIT_LEN, Resp};
 
@@ -60,7 +60,7 @@ impl Client {
             self.out.push(Output::Send { path, bytes: init.to_vec() });
             return;
         }
-        let sender_index = free_index(&mut self.rng, |index| self.peer.has(index));
+        let sender_index = free_index(&mut self.rng, Tag::default(), |index| self.peer.has(index));
         let hello = Hello { suite: self.params.suite, sender_index, nonce: self.rng.random() };
         let bytes = hello.encode(|signed| self.name.hello_mac(signed));
         self.handshake = Handshake::Hello { index: hello.sender_index, hello: bytes };

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::proto::activity::Volume;
+use crate::proto::index::{Tag, free_index};
 use crate::proto::session::REKEY_AFTER_DATAGRAMS;
 use crate::proto::timers::{CHALLENGE_LIFE, REKEY_AFTER_BYTES};
 use crate::types::Suite;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 #[test]
 fn a_handshake_takes_no_index_that_a_session_has() {
@@ -19,7 +20,7 @@ fn a_handshake_takes_no_index_that_a_session_has() {
     let slot = peer.install(now, &keys, 0, &mut out).unwrap();
     peer.promote(now, slot, Path::new(([192, 0, 2, 1], 5000).into(), None), &mut out);
     assert!(peer.has(first) && !peer.has(remote_index), "the other end's own number is no collision");
-    let index = free_index(&mut StdRng::from_seed([7; 32]), |index| peer.has(index));
+    let index = free_index(&mut StdRng::from_seed([7; 32]), Tag::default(), |index| peer.has(index));
     assert_ne!(index, first);
 }
 

@@ -10,9 +10,9 @@ use super::Server;
 use super::client::Verdict;
 use crate::metrics::DropReason;
 use crate::proto::cookie::{equal, mac};
+use crate::proto::index::free_index;
 use crate::proto::noise::{Answerer, Known, Seed, respond};
 use crate::proto::output::{Event, Output, PeerId};
-use crate::proto::peer::free_index;
 use crate::proto::slot::Handshaken;
 use crate::types::Path;
 use crate::wire::datagram::{Cookie, HandshakePayload, Hello, INIT_LEN, Init, MAC_LEN, Resp};
@@ -117,7 +117,7 @@ impl Server {
 
     /// A random index that no session has.
     fn free_index(&mut self) -> u32 {
-        free_index(&mut self.rng, |index| self.by_index.contains_key(&index))
+        free_index(&mut self.rng, self.tag, |index| self.by_index.contains_key(&index))
     }
 }
 

@@ -47,11 +47,17 @@ impl Advice {
     }
 
     /// A HELLO has been answered. Who greets again has not got the answer: perhaps it went into one of our own NICs,
-    /// whose subnet the client's box is in.
-    pub fn greeted<'a>(&mut self, now: Instant, path: Path, nics: impl IntoIterator<Item = &'a NicSpec>) {
+    /// whose subnet the client's box is in. `known`: a client that has a session is there.
+    pub fn greeted<'a>(
+        &mut self,
+        now: Instant,
+        path: Path,
+        known: impl FnOnce() -> bool,
+        nics: impl IntoIterator<Item = &'a NicSpec>,
+    ) {
         let remote = path.remote.ip();
         let again = self.greeter.replace(remote) == Some(remote);
-        if !again || !due(now, self.astray, GAP) || !due(now, self.looked, LOOK) {
+        if !again || !due(now, self.astray, GAP) || !due(now, self.looked, LOOK) || known() {
             return;
         }
         self.looked = Some(now);

@@ -1,16 +1,17 @@
 //! Several sockets on one address, one for each worker (`SO_REUSEPORT`, socket(7)).
 //!
-//! A small filter of the kernel's own (classic BPF, linux/filter.h) picks the socket by what stands in the datagram, so
-//! that one sender's datagrams, all from the same address, can still be shared out.
+//! A small filter of the kernel's own picks the socket by what stands in the datagram, so that one sender's datagrams, all
+//! from the same address, can still be shared out, and what comes from anybody has a queue of its own.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
-use libc::{c_int, sock_filter, socklen_t};
+use libc::{c_int, sock_filter};
 
 use super::UdpSocket;
-use crate::sys::{check, set_option};
+use super::bpf::op;
+use crate::sys::set_option;
 
 /// Hop limit of the first socket; each of the others has one less. The kernel joins datagrams into trains (GRO) only
 /// where these are equal, and a train goes to one socket as a whole.
@@ -19,15 +20,18 @@ const HOPS: c_int = 64;
 /// How datagrams are shared out over the sockets of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sharing {
-    /// The first byte of those that are shared out. All others go to the first socket.
+    /// The first byte of those that are shared out.
     pub kind: u8,
     /// The place of their byte that says whose they are: 0 and 1 the first socket's, 2 the second's, and so on,
     /// beginning again after the last.
     pub offset: u8,
+    /// All others go to a socket of their own; else to the first.
+    pub apart: bool,
 }
 
 impl UdpSocket {
-    /// Opens `count` sockets on one address, at least one. More may join them later ([`Self::line`]).
+    /// Opens `count` sockets on one address, at least one, and where others are to be apart one more for them, the last;
+    /// that one is left out where a kernel does not pick sockets and `count` is 1. More may join them later ([`Self::line`]).
     ///
     /// # Errors
     /// `AddrInUse` where anybody else has the address, a group of ours in another process included.
@@ -37,14 +41,18 @@ impl UdpSocket {
         set_option(first.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         let addr = first.local_addr()?;
         let mut sockets = vec![first];
-        for _ in 1..count {
+        let all = count.max(1).saturating_add(sharing.apart.into());
+        for _ in 1..all {
             sockets.push(Self::bind(addr, true)?);
         }
         for (socket, hops) in sockets.iter().zip((1..=HOPS).rev()) {
             socket.set_hops(hops)?;
         }
-        if let Some(first) = sockets.first().filter(|_| count > 1) {
-            first.share(sharing, count)?;
+        if let Some(first) = sockets.first().filter(|_| all > 1) {
+            match first.share(sharing, count) {
+                Err(_) if count <= 1 => sockets.truncate(1),
+                shared => shared?,
+            }
         }
         Ok(sockets)
     }
@@ -59,21 +67,7 @@ impl UdpSocket {
     /// Gives the whole group its filter.
     fn share(&self, sharing: Sharing, count: usize) -> io::Result<()> {
         let count = u32::try_from(count).map_err(|_| ErrorKind::InvalidInput)?;
-        let mut filter = filter(sharing, count);
-        let len = u16::try_from(filter.len()).map_err(|_| ErrorKind::InvalidInput)?;
-        let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
-        let size = size_of::<libc::sock_fprog>() as socklen_t;
-        // SAFETY: the kernel reads one `sock_fprog` and the instructions that it points to; both outlive the call.
-        check(unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_REUSEPORT_CBPF,
-                (&raw const program).cast(),
-                size,
-            )
-        })
-        .map(drop)
+        self.attach(libc::SO_ATTACH_REUSEPORT_CBPF, &mut filter(sharing, count.max(1)))
     }
 }
 
@@ -86,17 +80,12 @@ fn filter(sharing: Sharing, count: u32) -> [sock_filter; 8] {
         load(0),
         op(BPF_JMP | BPF_JEQ | BPF_K, sharing.kind.into(), 0, 5),
         load(sharing.offset),
-        op(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, 0),
+        op(BPF_JMP | BPF_JEQ | BPF_K, 0, 2, 0),
         op(BPF_ALU | BPF_SUB | BPF_K, 1, 0, 0),
         op(BPF_ALU | BPF_MOD | BPF_K, count, 0, 0),
         op(BPF_RET | BPF_A, 0, 0, 0),
-        op(BPF_RET | BPF_K, 0, 0, 0),
+        op(BPF_RET | BPF_K, if sharing.apart { count } else { 0 }, 0, 0),
     ]
-}
-
-fn op(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
-    // The codes of classic BPF have 8 bits.
-    sock_filter { code: code as u16, jt, jf, k }
 }
 
 #[cfg(test)]
@@ -104,7 +93,7 @@ mod tests {
     use super::*;
     use crate::sys::udp::RecvBatch;
 
-    const SHARING: Sharing = Sharing { kind: 5, offset: 15 };
+    const SHARING: Sharing = Sharing { kind: 5, offset: 15, apart: false };
 
     fn datagram(kind: u8, whose: u8) -> [u8; 20] {
         let mut bytes = [0xee; 20];
@@ -146,6 +135,34 @@ mod tests {
                 sender.send_to(bytes, to).unwrap();
                 assert_eq!(got(&sockets), [socket], "{addr} {bytes:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_not_shared_out_has_a_socket_of_its_own_beside_one_or_several() {
+        let apart = Sharing { apart: true, ..SHARING };
+        for (count, third) in [(1, 0), (3, 2)] {
+            let sockets = UdpSocket::bind_group("127.0.0.1:0".parse().unwrap(), count, apart).unwrap();
+            assert_eq!(sockets.len(), count + 1);
+            let to = sockets[0].local_addr().unwrap();
+            let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            for (bytes, socket) in [
+                (&datagram(5, 0)[..], 0),
+                (&datagram(5, 3), third),
+                (&datagram(1, 3), count),
+                (&datagram(3, 0), count),
+            ] {
+                sender.send_to(bytes, to).unwrap();
+                assert_eq!(got(&sockets), [socket], "{count} {bytes:?}");
+            }
+            // A line beside them changes nothing for the rest.
+            let line = sockets[0].line(&crate::types::Path::new(sender.local_addr().unwrap(), Some(to.ip())));
+            sender.send_to(&datagram(1, 0), to).unwrap();
+            assert!(got(&sockets).is_empty());
+            assert_eq!(got(&[line.unwrap()]), [0]);
+            let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            other.send_to(&datagram(1, 0), to).unwrap();
+            assert_eq!(got(&sockets), [count]);
         }
     }
 

@@ -62,7 +62,7 @@ mod tests {
     use super::super::{RecvBatch, Sharing};
     use super::*;
 
-    const SHARING: Sharing = Sharing { kind: 5, offset: 15 };
+    const SHARING: Sharing = Sharing { kind: 5, offset: 15, apart: false };
 
     /// What has come, once it is so many: a busy kernel delivers later.
     fn got(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
