@@ -268,15 +268,19 @@ impl Ports {
         }
     }
 
-    /// Takes every NIC's link down, or lets it follow its peer again.
+    /// Takes every NIC's link down, or lets it follow its peer again. Whoever is told that one is ready may change it at
+    /// once, so that its namespace is watched before.
     fn settle(&mut self, now: Instant, plane: &mut Plane) {
+        let open = self.ports.iter().filter(|port| port.nic().is_some());
+        let new = self.spaces.follow(&self.keeper, open.filter_map(Port::netns));
         for port in &mut self.ports {
+            if port.netns().is_some_and(|netns| new.contains(netns)) {
+                port.look.get_or_insert(now);
+            }
             let tunnel = self.tunnels.get(&port.wanted.peer).copied();
             port.plug(plane, tunnel);
             port.set_up(now, plane, self.live.contains(&port.wanted.peer));
         }
-        let open = self.ports.iter().filter(|port| port.nic().is_some());
-        self.spaces.follow(&self.keeper, open.filter_map(Port::netns));
     }
 
     fn close(&self, port: Port, plane: &Plane) {

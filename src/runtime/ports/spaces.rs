@@ -15,18 +15,27 @@ use crate::types::NetnsName;
 pub(super) struct Spaces(Vec<(NetnsName, LinkEvents)>);
 
 impl Spaces {
-    /// Watches these namespaces and no others.
-    pub(super) fn follow<'a>(&mut self, keeper: &Keeper, names: impl Iterator<Item = &'a NetnsName> + Clone) {
+    /// Watches these namespaces and no others. Gives those that are new: what has happened there before is not heard of.
+    pub(super) fn follow<'a>(
+        &mut self,
+        keeper: &Keeper,
+        names: impl Iterator<Item = &'a NetnsName> + Clone,
+    ) -> Vec<NetnsName> {
         self.keep(names.clone());
+        let mut new = Vec::new();
         for name in names {
             if self.0.iter().any(|(n, _)| n == name) {
                 continue;
             }
             match keeper.events(name).and_then(LinkEvents::of) {
-                Ok(events) => self.0.push((name.clone(), events)),
+                Ok(events) => {
+                    self.0.push((name.clone(), events));
+                    new.push(name.clone());
+                }
                 Err(e) => warn!("nothing is heard of what happens in the network namespace {name}: {e}"),
             }
         }
+        new
     }
 
     /// Forgets all others: the next namespace of such a name is another one.
