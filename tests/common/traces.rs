@@ -11,7 +11,7 @@ use super::ns::Ns;
 use super::program::Program;
 
 #[track_caller]
-pub fn until(what: &str, patience: Duration, holds: impl Fn() -> bool) {
+pub fn until(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < end, "{what} within {patience:?}");

@@ -116,9 +116,9 @@ fn hello(name: &ServerName, n: u32) -> [u8; HELLO_LEN] {
     hello.encode(|signed| name.hello_mac(signed))
 }
 
-/// Sends `n` HELLOs, and counts what comes back.
-fn answers(socket: &UdpSocket, n: u32, make: impl Fn(u32) -> [u8; HELLO_LEN]) -> u32 {
-    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+/// Sends `n` HELLOs, and counts what comes back, each within so long.
+fn answers(socket: &UdpSocket, n: u32, patience: Duration, make: impl Fn(u32) -> [u8; HELLO_LEN]) -> u32 {
+    socket.set_read_timeout(Some(patience)).unwrap();
     let mut answer = [0; 100];
     let mut came = 0;
     for some in 0..n / 20 {
@@ -139,9 +139,10 @@ fn handshakes_of_strangers_wake_no_worker_and_are_answered() {
         let server = lab.start_server(&Edit { top: format!("workers = {workers}\n"), ..Edit::default() });
         let name = ServerName::new(&lab.public_key("server").parse::<PublicKey>().unwrap()).unwrap();
         let socket = stranger(&lab);
-        until("the server answers", SOON, || answers(&socket, 20, |n| hello(&name, n)) == 20);
+        let some = Duration::from_millis(300);
+        until("the server answers", SOON, || answers(&socket, 20, some, |n| hello(&name, n)) == 20);
         let before = told(&lab, &server);
-        assert_eq!(answers(&socket, 2000, |n| hello(&name, n)), 2000);
+        assert_eq!(answers(&socket, 2000, SOON, |n| hello(&name, n)), 2000);
         let mut broken = hello(&name, 0);
         broken[HELLO_LEN - 1] ^= 1;
         socket.send(&broken).unwrap();
@@ -170,11 +171,15 @@ fn handshakes_that_come_faster_than_they_are_heard_are_lost_at_the_door_and_coun
     let (socket, before) = (stranger(&lab), server.rss_kb());
     // Nobody needs a key to send what looks like one.
     let init: Vec<u8> = [&[3, 1, 1, 0][..], &[7; 132]].concat();
-    let sent = (0..200_000).filter(|_| socket.send(&init).is_ok()).count() as u64;
+    let mut sent = 0;
+    until("some find the door's buffer full", SOON, || {
+        sent += (0..100_000).filter(|_| socket.send(&init).is_ok()).count() as u64;
+        dropped(&told(&lab, &server), "unwanted") > 0
+    });
     let counted = |v: &Value| dropped(v, "unwanted") + dropped(v, "bad_mac");
     let after = status(&lab, &server, |v| counted(v) >= sent - sent / 100);
     assert!(counted(&after) <= sent, "{after:#}");
-    assert!(dropped(&after, "unwanted") > 0 && dropped(&after, "bad_mac") > 0, "{after:#}");
+    assert!(dropped(&after, "bad_mac") > 0, "{after:#}");
     assert!(server.rss_kb().saturating_sub(before) < 1024);
     lab.sites[0].lan.ping(lab.sites[0].nics[0].ip);
 }
