@@ -113,7 +113,10 @@ pub fn config_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
         Some(path) => Ok(path.to_owned()),
         None if Path::new(DEFAULT_CONFIG).exists() => Ok(PathBuf::from(DEFAULT_CONFIG)),
         None => {
-            Err(Failure::Usage("no config file; name one with `-c FILE`, or see `tap-rs --help`".to_owned()))
+            let make = if cfg!(feature = "full") { "; `tap-rs init` makes a matching pair" } else { "" };
+            Err(Failure::Usage(format!(
+                "no config file; name one with `-c FILE`, or see `tap-rs --help`{make}"
+            )))
         }
     }
 }

@@ -155,6 +155,7 @@ pub fn check_text(path: &Path, text: &str, overrides: &Overrides) -> Result<(Con
 
 fn unreadable(e: &io::Error) -> String {
     let hint = match e.kind() {
+        ErrorKind::NotFound if cfg!(feature = "full") => "; `tap-rs init` makes a matching pair",
         ErrorKind::NotFound => "; `configs/` has examples, and docs/CONFIG.md has the smallest pair",
         ErrorKind::PermissionDenied => "; run as root, or as the owner of the file",
         ErrorKind::IsADirectory => "; name the file in it",

@@ -125,7 +125,7 @@ fn a_config_that_cannot_be_read_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let missing = load(&folder.path().join("none.toml"), &Overrides::default()).unwrap_err().to_string();
     assert!(missing.contains("none.toml: cannot read the config: No such file"), "{missing}");
-    assert!(missing.contains("`configs/` has examples"), "{missing}");
+    assert!(missing.contains("`tap-rs init` makes a matching pair"), "{missing}");
     let here = load(folder.path(), &Overrides::default()).unwrap_err().to_string();
     assert!(here.contains("name the file in it"), "{here}");
     let path = folder.path().join("large.toml");
