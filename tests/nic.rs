@@ -175,15 +175,19 @@ fn an_address_on_a_clients_macvtap_is_warned_of() {
     });
 }
 
+/// What a kill does to a client's macvtap: descriptors close, and nothing is undone.
+fn leave_as_if_killed() {
+    let (nic, queues) = open(&client_macvtap(), 1).unwrap();
+    drop(queues);
+    std::mem::forget(nic);
+}
+
 #[test]
 fn what_a_killed_client_left_is_taken_over() {
     let Some([client, lan]) = netns() else { return };
     client.run(|| {
         let mut nl = cable_to(&lan);
-        let (nic, queues) = open(&client_macvtap(), 1).unwrap();
-        // What a kill does: descriptors close, and nothing is undone.
-        drop(queues);
-        std::mem::forget(nic);
+        leave_as_if_killed();
         let (nic, _queues) = open(&client_macvtap(), 1).unwrap();
         assert!(nic.is_created());
         drop(nic);
@@ -224,9 +228,7 @@ fn what_is_gone_again_when_it_is_taken_over_is_made() {
     let Some([client, lan]) = netns() else { return };
     client.run(|| {
         let mut nl = cable_to(&lan);
-        let (nic, queues) = open(&client_macvtap(), 1).unwrap();
-        drop(queues);
-        std::mem::forget(nic);
+        leave_as_if_killed();
         let (nic, _queues) = open_with(&Vanishing(AtomicBool::new(false)), &client_macvtap(), 1).unwrap();
         assert!(nic.is_created() && nl.link("mv0").unwrap().is_some());
     });

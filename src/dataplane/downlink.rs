@@ -95,11 +95,11 @@ impl Downlink {
                 self.unpack(i, path, &mut last, tables, out, now);
             }
         }
+        let mut delivery = Delivery { waiting: &mut self.waiting, tables, out, now, came: None };
         if let Some(last) = last {
-            let mut delivery = Delivery { waiting: &mut self.waiting, tables, out, now, came: None };
             unpack::hurry(&mut self.reassembly, last, &self.recv, &mut delivery);
         }
-        Delivery { waiting: &mut self.waiting, tables, out, now, came: None }.flush();
+        delivery.flush();
         let kept = self.reassembly.keep(&self.recv);
         out.counters.kept.fetch_add(kept, Relaxed);
         Ok(trains)

@@ -31,6 +31,11 @@ fn received(told: &Value) -> u64 {
     workers.iter().map(|w| w["received"]["datagrams"].as_u64().unwrap()).sum()
 }
 
+fn lab_over(ipv6: bool) -> Lab {
+    let plan = if ipv6 { Lab::plan().ipv6_underlay() } else { Lab::plan() };
+    plan.build()
+}
+
 fn stranger(lab: &Lab) -> UdpSocket {
     let site = &lab.sites[0];
     let any: IpAddr = if site.server_addr.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
@@ -61,8 +66,7 @@ const FLOOD: u32 = 100_000;
 fn garbage_reaches_no_worker_and_is_counted_where_the_kernel_drops_it() {
     needs_root!();
     for (ipv6, workers) in [(false, 1), (true, 2)] {
-        let plan = if ipv6 { Lab::plan().ipv6_underlay() } else { Lab::plan() };
-        let lab = plan.build();
+        let lab = lab_over(ipv6);
         let edit = Edit { top: format!("workers = {workers}\n"), ..Edit::default() };
         let (server, client) = lab.up(&edit, &Edit::default());
         let (site, nic) = (&lab.sites[0], &lab.sites[0].nics[0]);
@@ -134,8 +138,7 @@ fn answers(socket: &UdpSocket, n: u32, patience: Duration, make: impl Fn(u32) ->
 fn handshakes_of_strangers_wake_no_worker_and_are_answered() {
     needs_root!();
     for (ipv6, workers) in [(false, 1), (true, 2)] {
-        let plan = if ipv6 { Lab::plan().ipv6_underlay() } else { Lab::plan() };
-        let lab = plan.build();
+        let lab = lab_over(ipv6);
         let server = lab.start_server(&Edit { top: format!("workers = {workers}\n"), ..Edit::default() });
         let name = ServerName::new(&lab.public_key("server").parse::<PublicKey>().unwrap()).unwrap();
         let socket = stranger(&lab);

@@ -2,23 +2,19 @@
 
 use std::ops::Range;
 
-use toml_parser::Source;
-use toml_parser::parser::{Event, EventKind, parse_document};
+use toml_parser::parser::{Event, EventKind};
 
-use super::layout::{Key, unquoted};
+use super::layout::{Key, events, unquoted};
 
 /// The keys of the tables in a value, `{ … }` or `[{ … }, { … }]`, table by table.
 pub(in crate::config) fn inline_tables(text: &str, value: &Range<usize>) -> Vec<Vec<Key>> {
-    let source = Source::new(text);
-    let (tokens, mut events) = (source.lex().into_vec(), Vec::<Event>::new());
-    parse_document(&tokens, &mut events, &mut ());
     let is_table = |open: &[EventKind]| {
         matches!(open, [EventKind::InlineTableOpen] | [EventKind::ArrayOpen, EventKind::InlineTableOpen])
     };
     let within = |e: &&Event| value.contains(&e.span().start()) && e.span().end() <= value.end;
     let (mut tables, mut open) = (Vec::<Vec<Key>>::new(), Vec::new());
     let (mut path, mut start) = (Vec::new(), 0);
-    for event in events.iter().filter(within) {
+    for event in events(text).iter().filter(within) {
         let (kind, span) = (event.kind(), event.span().start()..event.span().end());
         if matches!(kind, EventKind::ArrayClose | EventKind::InlineTableClose) {
             open.pop();

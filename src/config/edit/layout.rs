@@ -22,11 +22,15 @@ pub(in crate::config) enum Item {
     Key(Key),
 }
 
+/// What the parser says of a text, whatever mistakes there are.
+pub(super) fn events(text: &str) -> Vec<Event> {
+    let (tokens, mut events) = (Source::new(text).lex().into_vec(), Vec::new());
+    parse_document(&tokens, &mut events, &mut ());
+    events
+}
+
 /// The headers and the keys of the top level of each table, in the order of the file.
 pub(in crate::config) fn items(text: &str) -> Vec<Item> {
-    let source = Source::new(text);
-    let (tokens, mut events) = (source.lex().into_vec(), Vec::<Event>::new());
-    parse_document(&tokens, &mut events, &mut ());
     let (mut items, mut path, mut depth) = (Vec::new(), Vec::new(), 0usize);
     let (mut start, mut header, mut value) = (0, None, None::<(String, usize, Range<usize>)>);
     let finish = |items: &mut Vec<Item>, value: &mut Option<(String, usize, Range<usize>)>| {
@@ -34,7 +38,7 @@ pub(in crate::config) fn items(text: &str) -> Vec<Item> {
             items.push(Item::Key(Key { name, start, value }));
         }
     };
-    for event in events {
+    for event in events(text) {
         let (kind, span) = (event.kind(), event.span().start()..event.span().end());
         match kind {
             EventKind::StdTableOpen | EventKind::ArrayTableOpen => {
