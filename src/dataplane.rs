@@ -52,6 +52,7 @@ mod outside;
 pub mod parts;
 pub mod probe;
 pub mod reassembly;
+mod rest;
 #[cfg(test)]
 mod roundtrip;
 pub mod salvage;

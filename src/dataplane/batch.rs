@@ -48,6 +48,9 @@ const MIN_ROOM: usize = HEADER_LEN + MIN_FIRST_PART;
 /// Least room that the rest of a frame is continued in.
 const MIN_TAIL_ROOM: usize = HEADER_LEN + 64;
 
+/// Places of a read of what one slot takes: the front, the slot, the spill.
+const MIN_PLACES: usize = 3;
+
 /// Places of one read: the front, each slot, the spill.
 const MAX_PLACES: usize = MAX_SEGMENTS + 2;
 
@@ -165,7 +168,22 @@ impl Batch {
         read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<R>,
     ) -> io::Result<R> {
         self.expected = expected;
-        let mut places: [IoSliceMut<'_>; MAX_PLACES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        // Most frames go into one datagram, and need no more places than that.
+        if self.room().saturating_sub(HEADER_LEN) >= expected {
+            self.read_into::<MIN_PLACES, R>(front, read)
+        } else {
+            self.read_into::<MAX_PLACES, R>(front, read)
+        }
+    }
+
+    #[inline]
+    fn read_into<const PLACES: usize, R>(
+        &mut self,
+        front: &mut [u8],
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let expected = self.expected;
+        let mut places: [IoSliceMut<'_>; PLACES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
         let mut n = 0usize;
         for (place, bytes) in places.iter_mut().zip(iter::once(front).chain(self.places(expected))) {
             *place = IoSliceMut::new(bytes);

@@ -12,6 +12,7 @@ use super::delivery::{Delivery, Waiting};
 use super::outside::Outside;
 use super::parts::Buffers;
 use super::reassembly::Reassembly;
+use super::rest::Rest;
 use super::tables::{Session, Tables};
 use super::unpack::{self, Origin, unpack};
 use crate::metrics::DropReason;
@@ -27,6 +28,7 @@ const BYTES: usize = 8 * SLOT_LEN;
 /// The incoming half of a worker.
 pub struct Downlink {
     recv: RecvBatch,
+    rest: Rest,
     /// Bytes that a train is expected to have.
     length: usize,
     reassembly: Reassembly,
@@ -60,6 +62,7 @@ impl Default for Downlink {
     fn default() -> Self {
         Self {
             recv: RecvBatch::new(MAX_SLOTS),
+            rest: Rest::default(),
             length: SLOT_LEN,
             reassembly: Reassembly::default(),
             opened: Vec::new(),
@@ -69,8 +72,8 @@ impl Default for Downlink {
 }
 
 impl Downlink {
-    /// Works off what a socket holds, up to `most` trains, or more where they are short, and tells how many it were.
-    /// `Err`: the socket is dead.
+    /// Works off what a socket holds, up to `most` trains, or more where they are short, or one after a rest, and tells how
+    /// many it were. `Err`: the socket is dead.
     pub fn turn(
         &mut self,
         (socket, most): (&UdpSocket, usize),
@@ -78,7 +81,8 @@ impl Downlink {
         out: &Outside,
         now: Instant,
     ) -> io::Result<usize> {
-        let most = BYTES.checked_div(self.length).unwrap_or(BYTES).max(most);
+        let short = BYTES.checked_div(self.length).unwrap_or(BYTES);
+        let most = if self.rest.ends(now) { 1 } else { most.max(short) };
         let trains = match self.recv.recv(socket, most) {
             Ok(n) => n,
             Err(e) if is_fatal(&e) => return Err(e),

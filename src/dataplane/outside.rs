@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::tables::Route;
 use super::{Notice, PeerKey, seam};
 use crate::metrics::{DropReason, Stamp, WorkerCounters};
 use crate::nic::Side;
@@ -54,8 +55,8 @@ impl Outside {
     }
 
     /// Sends a train of sealed datagrams; what cannot be sent is counted. True where all of it went out.
-    pub fn send(&self, peer: PeerKey, path: &Path, train: &[u8], segment: usize) -> bool {
-        let reason = match self.try_send(path, train, segment) {
+    pub fn send(&self, peer: PeerKey, route: Route<'_>, train: &[u8], segment: usize) -> bool {
+        let reason = match self.try_send(route, train, segment) {
             Ok(()) => return true,
             Err(e) => match e.raw_os_error() {
                 Some(libc::EMSGSIZE) => {
@@ -70,25 +71,34 @@ impl Outside {
         false
     }
 
-    fn try_send(&self, path: &Path, train: &[u8], segment: usize) -> io::Result<()> {
-        match self.send_patiently(path, train, segment) {
+    /// By the line, for which the kernel has looked the way up already. Where that fails the open socket has the word: to
+    /// a connected one the kernel also tells what a router, or anybody, has said of an earlier datagram (ICMP).
+    fn try_send(&self, Route { path, line }: Route<'_>, train: &[u8], segment: usize) -> io::Result<()> {
+        match line.map(|line| send_patiently(line, &path, train, segment)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(e)) if e.kind() == ErrorKind::WouldBlock => Err(e),
+            Some(Err(_)) | None => self.send_openly(&path, train, segment),
+        }
+    }
+
+    fn send_openly(&self, path: &Path, train: &[u8], segment: usize) -> io::Result<()> {
+        let send = |train| send_patiently(&self.socket, path, train, segment);
+        match send(train) {
             // Too large for the path, or a train where none can be: one datagram alone tells which.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) && train.len() > segment => {
-                train.chunks(segment.max(1)).try_for_each(|one| self.send_patiently(path, one, segment))
+                train.chunks(segment.max(1)).try_for_each(send)
             }
             result => result,
         }
     }
+}
 
-    fn send_patiently(&self, path: &Path, train: &[u8], segment: usize) -> io::Result<()> {
-        match self.socket.send_segments(path, train, segment) {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                await_room(&self.socket, SOCKET_PATIENCE)?;
-            }
-            // An error of an earlier datagram, told late: this one has not been tried.
-            Err(e) if e.raw_os_error() == Some(libc::ECONNREFUSED) => {}
-            result => return result,
+fn send_patiently(socket: &UdpSocket, path: &Path, train: &[u8], segment: usize) -> io::Result<()> {
+    match socket.send_segments(path, train, segment) {
+        Err(e) if e.kind() == ErrorKind::WouldBlock => {
+            await_room(socket, SOCKET_PATIENCE)?;
+            socket.send_segments(path, train, segment)
         }
-        self.socket.send_segments(path, train, segment)
+        result => result,
     }
 }

@@ -16,6 +16,7 @@ use crate::metrics::{DropReason, NicCounters};
 use crate::nic::{Queue, Side};
 use crate::policy::Contract;
 use crate::proto::session::{Lane, Opener};
+use crate::sys::udp::UdpSocket;
 use crate::types::{NicId, Path};
 
 /// How long after a report of a peer's new address the next one waits, and how long one of the same address does.
@@ -73,6 +74,8 @@ pub struct Hold {
 pub struct Peer {
     /// Where its datagrams go.
     pub path: Option<Path>,
+    /// A socket that is connected along it, if there is one.
+    pub line: Option<Arc<UdpSocket>>,
     /// Bytes of UDP payload of a full datagram to it.
     pub datagram: usize,
     /// The session that is sealed with.
@@ -82,6 +85,15 @@ pub struct Peer {
     /// Its NICs, by their numbers.
     nics: Vec<(NicId, NicKey)>,
     moved: Option<(Path, Instant)>,
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<'a> {
+    /// Where its datagrams go.
+    pub path: Path,
+    /// A socket that is connected along it.
+    pub line: Option<&'a UdpSocket>,
 }
 
 /// The right to seal in one session.
@@ -206,6 +218,7 @@ impl Peer {
     pub fn new() -> Self {
         Self {
             path: None,
+            line: None,
             datagram: MIN_DATAGRAM,
             active: None,
             lanes: Vec::new(),
@@ -215,9 +228,10 @@ impl Peer {
     }
 
     /// Where to send, and the right to.
-    pub fn way(&mut self) -> Option<(Path, &mut OwnedLane)> {
-        let active = self.active?;
-        Some((self.path?, self.lanes.iter_mut().find(|l| l.index == active)?))
+    pub fn way(&mut self) -> Option<(Route<'_>, &mut OwnedLane)> {
+        let (active, path) = (self.active?, self.path?);
+        let route = Route { path, line: self.line.as_deref() };
+        Some((route, self.lanes.iter_mut().find(|l| l.index == active)?))
     }
 
     /// True where there is a session to send on.

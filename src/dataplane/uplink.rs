@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::batch::Batch;
 use super::capture::Fate;
 use super::outside::Outside;
+use super::rest::Rest;
 use super::tables::{Nic, OwnedLane, Peer, Tables};
 use super::{NicKey, Notice, PeerKey, probe};
 use crate::metrics::DropReason;
@@ -41,6 +42,7 @@ pub struct Uplink {
     batch: Batch,
     /// Whose datagrams are in the batch.
     peer: Option<PeerKey>,
+    rest: Rest,
 }
 
 impl Uplink {
@@ -73,6 +75,7 @@ impl Uplink {
     fn burst(&mut self, key: NicKey, nic: &mut Nic, peer: &mut Peer, out: &Outside, now: Instant) -> Turn {
         let can_send = peer.can_send();
         let mut batches = 0usize;
+        let rested = self.rest.ends(now);
         for frames in 0..FRAMES_A_TURN {
             if self.batch.should_leave(nic.length) || !self.batch.open() {
                 self.send(nic.peer, peer, out, now);
@@ -93,7 +96,12 @@ impl Uplink {
                 self.show(nic, &vnet, total, &checked, out.side);
             }
             match checked {
-                Ok(Some(offload)) => self.pack(nic, peer, offload, total, out, now),
+                Ok(Some(offload)) => {
+                    self.pack(nic, peer, offload, total, out, now);
+                    if frames == 0 && rested {
+                        self.send(nic.peer, peer, out, now);
+                    }
+                }
                 Ok(None) => {}
                 Err(reason) => nic.refuse(key, reason, out),
             }
@@ -232,9 +240,9 @@ impl Uplink {
     fn send(&mut self, key: PeerKey, peer: &mut Peer, out: &Outside, now: Instant) {
         let datagrams = self.batch.datagrams() as u64;
         match peer.way() {
-            Some((path, way)) => match self.batch.seal(&mut way.lane) {
+            Some((route, way)) => match self.batch.seal(&mut way.lane) {
                 Ok((train, segment)) => {
-                    let sent = out.send(key, &path, train, segment);
+                    let sent = out.send(key, route, train, segment);
                     account(way, key, (datagrams, train.len() as u64), out, now);
                     if !sent {
                         self.batch.drop_tail();

@@ -304,7 +304,11 @@ impl Worker {
 
     /// Gives a peer a line for its path, and works off what the last one holds.
     fn follow(&mut self, peer: PeerKey, path: Path) {
-        let Some(old) = self.lines.follow(peer, path, &self.out.socket, &self.epoll) else { return };
+        let old = self.lines.follow(peer, path, &self.out.socket, &self.epoll);
+        if let Some(entry) = self.tables.peers.get_mut(&peer) {
+            entry.line = self.lines.of(peer);
+        }
+        let Some(old) = old else { return };
         let now = clock::now();
         for _ in 0..LAST_TURNS {
             let trains = self.downlink.turn((&old, usize::MAX), &mut self.tables, &self.out, now);

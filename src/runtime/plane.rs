@@ -84,8 +84,12 @@ impl Plane {
         let socket = sockets.first().ok_or(io::ErrorKind::InvalidInput)?.try_clone()?;
         let (tell, notices) = mpsc::channel(NOTICES);
         let mut workers = Vec::with_capacity(sockets.len());
-        // Lines would take datagrams from the filter that shares them out; and a client hears one server only.
-        let lines = if side == Side::Server && sockets.len() == 1 { most_lines() } else { 0 };
+        let lines = match side {
+            // They would take datagrams from the filter that shares them out.
+            _ if sockets.len() > 1 => 0,
+            Side::Server => most_lines(),
+            Side::Client => 1,
+        };
         for (i, socket) in sockets.into_iter().enumerate() {
             let (receive, send) = socket.set_buffers(SOCKET_BUFFER, SOCKET_BUFFER)?;
             if i == 0 && receive.min(send) < SOCKET_BUFFER {

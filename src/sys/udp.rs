@@ -38,6 +38,8 @@ pub const MAX_TRAIN: usize = 65_507;
 pub struct UdpSocket {
     fd: OwnedFd,
     v6: bool,
+    /// It has one peer, and an address of ours ([`Self::line`]): no datagram needs to name them.
+    connected: bool,
     /// The route's device cannot do what UDP GSO needs (`EIO`): datagrams are sent one by one.
     one_by_one: AtomicBool,
 }
@@ -51,7 +53,7 @@ impl UdpSocket {
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no pointers; the new descriptor is owned by nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?) };
-        let socket = Self { fd, v6, one_by_one: AtomicBool::new(false) };
+        let socket = Self { fd, v6, connected: false, one_by_one: AtomicBool::new(false) };
         socket.prepare(reuse_port)?;
         let (name, len) = SockAddr::encode(addr, v6)?;
         // SAFETY: `name` holds a socket address of `len` bytes and outlives the call.
@@ -84,7 +86,7 @@ impl UdpSocket {
         set_buffers(self, receive, send)
     }
 
-    /// Sends `datagrams`, cut every `segment` bytes (the last may be shorter), in one system call. At most
+    /// Sends `datagrams` along `path`, which is a line's own whatever is said here, cut every `segment` bytes (the last may be shorter), in one system call. At most
     /// [`MAX_SEGMENTS`] of them and [`MAX_TRAIN`] bytes, else `InvalidInput`.
     ///
     /// `WouldBlock`: nothing was sent, the send buffer is full. Where the device cannot do UDP GSO the datagrams
@@ -117,6 +119,9 @@ impl UdpSocket {
         self.send_one_by_one(path, datagrams, segment)
     }
 
+    /// Apart, so that its large frame is no part of what every train goes through.
+    #[cold]
+    #[inline(never)]
     fn send_one_by_one(&self, path: &Path, datagrams: &[IoSlice<'_>], segment: usize) -> io::Result<()> {
         let mut gathered = [0u8; MAX_TRAIN];
         let mut len = 0usize;
@@ -131,9 +136,8 @@ impl UdpSocket {
     }
 
     fn send(&self, path: &Path, bytes: &[IoSlice<'_>], segment: Option<u16>) -> io::Result<()> {
-        let (name, name_len) = SockAddr::encode(path.remote, self.v6)?;
         let mut control = Control::empty();
-        if let Some(local) = path.local {
+        if let Some(local) = path.local.filter(|_| !self.connected) {
             control.push_source(local, path.remote);
         }
         if let Some(segment) = segment {
@@ -141,8 +145,11 @@ impl UdpSocket {
         }
         // SAFETY: `msghdr` is plain data, for which all zero is a value (no name, no bytes, no control).
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
-        header.msg_name = name.as_ptr().cast_mut().cast();
-        header.msg_namelen = name_len;
+        let (name, name_len) = SockAddr::encode(path.remote, self.v6)?;
+        if !self.connected {
+            header.msg_name = name.as_ptr().cast_mut().cast();
+            header.msg_namelen = name_len;
+        }
         header.msg_iov = bytes.as_ptr().cast_mut().cast();
         header.msg_iovlen = bytes.len() as _;
         if control.len() > 0 {
@@ -159,7 +166,7 @@ impl UdpSocket {
     /// Another handle on the same socket.
     pub fn try_clone(&self) -> io::Result<Self> {
         let one_by_one = AtomicBool::new(self.one_by_one.load(Relaxed));
-        Ok(Self { fd: self.fd.try_clone()?, v6: self.v6, one_by_one })
+        Ok(Self { fd: self.fd.try_clone()?, v6: self.v6, connected: self.connected, one_by_one })
     }
 
     /// The address that the socket is bound to.

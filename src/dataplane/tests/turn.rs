@@ -13,10 +13,19 @@ struct Incoming {
     wire: UnixDatagram,
     from: UdpSocket,
     lanes: Lanes,
+    now: Instant,
 }
 
 impl Incoming {
+    /// In traffic: a long train has just come.
     fn new() -> Self {
+        let mut new = Self::at_rest();
+        new.send(&[0; 60_000], 1200);
+        assert_eq!(new.turn(), 1);
+        new
+    }
+
+    fn at_rest() -> Self {
         let bind = || UdpSocket::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
         let established = |side| establish(&keys(side), Arc::new(Activity::new(Instant::now()))).unwrap();
         let (wire, queue) = UnixDatagram::pair().unwrap();
@@ -46,6 +55,7 @@ impl Incoming {
             wire,
             from: bind(),
             lanes: established(Side::Client).0,
+            now: Instant::now(),
         }
     }
 
@@ -56,7 +66,7 @@ impl Incoming {
 
     /// Trains that one turn brings.
     fn turn(&mut self) -> usize {
-        self.downlink.turn((&self.out.socket, 8), &mut self.tables, &self.out, Instant::now()).unwrap()
+        self.downlink.turn((&self.out.socket, 8), &mut self.tables, &self.out, self.now).unwrap()
     }
 
     /// Lengths of the frames that have been written.
@@ -64,6 +74,16 @@ impl Incoming {
         let mut room = vec![0; MAX_FRAME + VnetHeader::LEN];
         let next = || self.wire.recv(&mut room).ok().map(|n| n - VnetHeader::LEN);
         std::iter::from_fn(next).collect()
+    }
+}
+
+#[test]
+fn the_first_turn_after_a_rest_asks_for_one_train() {
+    let mut incoming = Incoming::at_rest();
+    for _ in 0..2 {
+        (0..3).for_each(|_| incoming.send(&[0; 64], 64));
+        assert_eq!([incoming.turn(), incoming.turn()], [1, 2]);
+        incoming.now += Duration::from_millis(1);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Receiving trains of datagrams, several in one system call.
 
 use std::io::{self, ErrorKind};
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
@@ -57,13 +57,14 @@ impl RecvBatch {
     pub fn recv(&mut self, socket: &UdpSocket, most: usize) -> io::Result<usize> {
         self.filled = 0;
         let most = most.min(self.slots.len());
-        let mut iovecs = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; MAX_SLOTS];
-        // SAFETY: `MmsgHdr` is plain data, for which all zero is a value (no room for anything).
-        let mut headers: [MmsgHdr; MAX_SLOTS] = unsafe { mem::zeroed() };
-        let places = self.memory.chunks_exact_mut(SLOT_LEN).zip(&mut self.slots);
+        let mut iovecs = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_SLOTS];
+        let mut headers = [const { MaybeUninit::<MmsgHdr>::uninit() }; MAX_SLOTS];
+        let places = self.memory.chunks_exact_mut(SLOT_LEN).zip(&mut self.slots).take(most);
         for (((memory, slot), iovec), header) in places.zip(&mut iovecs).zip(&mut headers) {
-            iovec.iov_base = memory.as_mut_ptr().cast();
-            iovec.iov_len = memory.len();
+            let iov_base = memory.as_mut_ptr().cast();
+            let iovec = iovec.write(libc::iovec { iov_base, iov_len: memory.len() });
+            // SAFETY: `MmsgHdr` is plain data, for which all zero is a value (no room for anything).
+            let header = header.write(unsafe { mem::zeroed() });
             header.msg.msg_name = slot.name.as_mut_ptr().cast();
             header.msg.msg_namelen = SockAddr::ROOM as _;
             header.msg.msg_iov = iovec;
@@ -71,7 +72,7 @@ impl RecvBatch {
             header.msg.msg_control = slot.control.as_mut_ptr();
             header.msg.msg_controllen = Control::ROOM as _;
         }
-        // SAFETY: each of the first `slots.len()` headers points at a name, an iovec, that iovec's memory and
+        // SAFETY: each of the first `most` headers points at a name, an iovec, that iovec's memory and
         // a control buffer of the lengths given, all apart from one another and alive and not otherwise
         // borrowed until the call has returned. `recvmmsg` goes through `syscall` because the libc crate has
         // no binding for musl; a null timeout never expires, and MSG_DONTWAIT never waits.
@@ -86,7 +87,9 @@ impl RecvBatch {
             )
         };
         let Ok(n) = usize::try_from(n) else { return nothing_or(io::Error::last_os_error()) };
-        for (slot, header) in self.slots.iter_mut().zip(&headers).take(n) {
+        for (slot, header) in self.slots.iter_mut().zip(&headers).take(n.min(most)) {
+            // SAFETY: the first `most` were written above.
+            let header = unsafe { header.assume_init_ref() };
             slot.len = (header.len as usize).min(SLOT_LEN);
             slot.control.set_len(header.msg.msg_controllen as _);
         }

@@ -20,8 +20,8 @@ const MOST_WALKED: usize = 32;
 const MOST_HASHED: usize = 4096;
 
 impl UdpSocket {
-    /// Opens a socket that gets what `path.remote` sends to `path.local` and this socket's port, from now on. What came
-    /// before stays where it is. This socket must be one of [`Self::bind_group`].
+    /// Opens a socket that gets what `path.remote` sends to `path.local` and this socket's port, from now on, and sends
+    /// there only. What came before stays where it is. This socket must be one of [`Self::bind_group`].
     ///
     /// # Errors
     /// `InvalidInput` where the path does not say to which of our addresses. `EACCES` for a port below 1024 that a
@@ -36,10 +36,11 @@ impl UdpSocket {
             }
             (ip, _) => SocketAddr::new(ip, port),
         };
-        let line = Self::bind(local, true)?;
+        let mut line = Self::bind(local, true)?;
         let (name, len) = SockAddr::encode(path.remote, line.v6)?;
         // SAFETY: `name` holds a socket address of `len` bytes and outlives the call.
         check(unsafe { libc::connect(line.fd.as_raw_fd(), name.as_ptr(), len) })?;
+        line.connected = true;
         Ok(line)
     }
 }
