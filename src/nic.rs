@@ -173,31 +173,30 @@ pub fn open_with(
     request: &NicRequest,
     queues: usize,
 ) -> Result<(Nic, Vec<Queue>), NicError> {
-    let netlink = match &request.stack.netns {
-        Some(netns) => devices.netlink(netns).map(Netlink::from).map_err(|error| NicError::Netns {
-            name: request.spec.name.clone(),
-            netns: netns.clone(),
-            error,
-        })?,
-        None => Netlink::open().map_err(NicError::Netlink)?,
-    };
-    let (mut nic, files, link) = match request.mode {
-        NicMode::Tap => tap::open(netlink, devices, request, queues.clamp(1, 256))?,
-        NicMode::Macvtap => macvtap::open(netlink, devices, request, queues.clamp(1, 256))?,
-    };
-    let wanted = match request.offload {
-        OffloadMode::Auto => Offloads::TCP_UDP,
-        OffloadMode::Off => Offloads::NONE,
-    };
-    let queues: Vec<Queue> = files
-        .into_iter()
-        .map(|file| Queue::prepare(file, wanted))
-        .collect::<io::Result<_>>()
-        .map_err(|error| NicError::queue(&request.spec.name, "prepare a queue of", error))?;
-    nic.offloads = queues.first().map_or(Offloads::NONE, Queue::offloads);
-    nic.configure(devices, request, &link)?;
-    Ok((nic, queues))
+    let mut tries = 0..TRIES;
+    loop {
+        let netlink =
+            match &request.stack.netns {
+                Some(netns) => devices.netlink(netns).map(Netlink::from).map_err(|error| {
+                    NicError::Netns { name: request.spec.name.clone(), netns: netns.clone(), error }
+                })?,
+                None => Netlink::open().map_err(NicError::Netlink)?,
+            };
+        let (mut nic, files, link) = match request.mode {
+            NicMode::Tap => tap::open(netlink, devices, request, queues.clamp(1, 256))?,
+            NicMode::Macvtap => macvtap::open(netlink, devices, request, queues.clamp(1, 256))?,
+        };
+        match nic.prepare(devices, request, files, &link) {
+            Ok(queues) => return Ok((nic, queues)),
+            // A killed process had left it, and that one's keeper was late to remove it.
+            Err(_) if tries.next().is_some() && nic.is_gone() => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
+
+/// How often an interface may be gone again before it is ours.
+const TRIES: u8 = 5;
 
 /// What is to be undone where a process ends without putting an interface back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,18 +222,22 @@ pub fn abandon(traces: &Traces, process: u32) -> Result<Option<String>, NicError
     }
     let (index, client) = (traces.index, traces.client);
     let Some(link) = netlink.link(index)? else { return Ok(None) };
+    let [maker, holder] = [macvtap::maker(&link), macvtap::holder(&link)];
+    if maker.or(holder).is_some_and(|other| other != process) {
+        return Ok(None);
+    }
     for (key, before) in &traces.sysctls {
         // An interface without IPv6 has not the settings of it either.
         let _ = key.open(&link.name).and_then(|file| sysctl::write(&file, *before));
     }
-    if link.alias.as_deref() == Some(macvtap::mark(process).as_str()) {
+    if maker.is_some() {
         netlink.delete_link(&link)?;
         return Ok(Some(format!("{} is removed", link.name)));
     }
-    if macvtap::holder(&link) == Some(process) {
+    if holder.is_some() {
         netlink.set_alias(&link, "")?;
     }
-    if !client || !link.is_up() || macvtap::maker(&link).is_some() {
+    if !client || !link.is_up() {
         return Ok(None);
     }
     netlink.set_up(&link, false)?;
@@ -280,6 +283,32 @@ pub fn is_passing(index: u32) -> io::Result<bool> {
 }
 
 impl Nic {
+    /// Its queues, once everything is as it should be.
+    fn prepare(
+        &mut self,
+        devices: &dyn Devices,
+        request: &NicRequest,
+        files: Vec<File>,
+        link: &Link,
+    ) -> Result<Vec<Queue>, NicError> {
+        let wanted = match request.offload {
+            OffloadMode::Auto => Offloads::TCP_UDP,
+            OffloadMode::Off => Offloads::NONE,
+        };
+        let queues: Vec<Queue> = files
+            .into_iter()
+            .map(|file| Queue::prepare(file, wanted))
+            .collect::<io::Result<_>>()
+            .map_err(|error| NicError::queue(&self.name, "prepare a queue of", error))?;
+        self.offloads = queues.first().map_or(Offloads::NONE, Queue::offloads);
+        self.configure(devices, request, link)?;
+        Ok(queues)
+    }
+
+    fn is_gone(&mut self) -> bool {
+        matches!(self.netlink.link(self.index), Ok(None))
+    }
+
     fn new(netlink: Netlink, request: &NicRequest, link: &Link, created: bool) -> Self {
         Self {
             name: request.spec.name.clone(),

@@ -14,7 +14,8 @@ use tap_rs::nic::events::{Event, Events};
 use tap_rs::nic::netlink::{MacvlanMode, Netlink, Prefix, Route, Rule};
 use tap_rs::nic::sysctl::Sysctl;
 use tap_rs::nic::{
-    Devices, GSO_MAX_SIZE, Here, Nic, NicError, NicRequest, Queue, Side, VNET_HEADER_LEN, open, open_with,
+    Devices, GSO_MAX_SIZE, Here, Nic, NicError, NicRequest, Queue, Side, Traces, VNET_HEADER_LEN, abandon,
+    open, open_with,
 };
 use tap_rs::sys::netlink::NetlinkSocket;
 use tap_rs::sys::poll::{self, Epoll, Interest};
@@ -195,8 +196,11 @@ fn what_a_killed_client_left_is_taken_over() {
     });
 }
 
-/// The keeper of a killed process removes what that one has left, just when it has been found.
-struct Vanishing(AtomicBool);
+/// The keeper of a killed process removes what that one has left, just when it has been found, or later, when it is open.
+struct Vanishing {
+    later: bool,
+    done: AtomicBool,
+}
 
 impl Devices for Vanishing {
     fn tun(&self, netns: Option<&NetnsName>) -> std::io::Result<File> {
@@ -212,10 +216,12 @@ impl Devices for Vanishing {
     }
 
     fn macvtap(&self, name: &NicName, index: u32) -> std::io::Result<File> {
-        if !self.0.swap(true, Relaxed) {
+        let first = !self.done.swap(true, Relaxed);
+        let opened = self.later.then(|| Here.macvtap(name, index));
+        if first {
             Netlink::open().unwrap().delete_link(index).unwrap();
         }
-        Here.macvtap(name, index)
+        opened.unwrap_or_else(|| Here.macvtap(name, index))
     }
 
     fn runs(&self, process: u32) -> bool {
@@ -225,12 +231,39 @@ impl Devices for Vanishing {
 
 #[test]
 fn what_is_gone_again_when_it_is_taken_over_is_made() {
+    for later in [false, true] {
+        let Some([client, lan]) = netns() else { return };
+        client.run(|| {
+            let mut nl = cable_to(&lan);
+            leave_as_if_killed();
+            let vanishing = Vanishing { later, done: AtomicBool::new(false) };
+            let (nic, _queues) = open_with(&vanishing, &client_macvtap(), 1).unwrap();
+            assert!(nic.is_created() && nl.link("mv0").unwrap().is_some());
+        });
+    }
+}
+
+#[test]
+fn what_another_has_taken_over_is_not_abandoned() {
     let Some([client, lan]) = netns() else { return };
     client.run(|| {
         let mut nl = cable_to(&lan);
-        leave_as_if_killed();
-        let (nic, _queues) = open_with(&Vanishing(AtomicBool::new(false)), &client_macvtap(), 1).unwrap();
-        assert!(nic.is_created() && nl.link("mv0").unwrap().is_some());
+        let eth0 = nl.link("eth0").unwrap().unwrap().index;
+        nl.create_macvtap(&name("mv0"), eth0, MacvlanMode::Bridge, None).unwrap();
+        nl.set_up("mv0", true).unwrap();
+        let index = nl.link("mv0").unwrap().unwrap().index;
+        let sysctls = vec![(Sysctl::ArpIgnore, 1)];
+        let traces = Traces { index, client: true, table: None, sysctls };
+        let arp_ignore = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/mv0/arp_ignore").unwrap();
+        for whose in ["made", "held"] {
+            nl.set_alias("mv0", &format!("{whose} by tap-rs, process 7")).unwrap();
+            assert_eq!(abandon(&traces, 8).unwrap(), None);
+            assert!(nl.link("mv0").unwrap().is_some_and(|link| link.is_up()), "{whose}");
+            assert_eq!(arp_ignore(), "0\n");
+        }
+        assert!(abandon(&traces, 7).unwrap().is_some(), "its own it sets down");
+        assert!(!nl.link("mv0").unwrap().unwrap().is_up());
+        assert_eq!(arp_ignore(), "1\n");
     });
 }
 

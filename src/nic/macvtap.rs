@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use tracing::info;
 
 use super::netlink::{Link, MacvlanMode, Netlink, NetlinkError};
-use super::{Devices, Nic, NicError, NicRequest, Side};
+use super::{Devices, Nic, NicError, NicRequest, Side, TRIES};
 use crate::sys::{process, tun};
 use crate::types::{NicMode, NicName};
 
@@ -40,9 +40,6 @@ pub(super) fn open(
         }
     }
 }
-
-/// How often an interface may be gone again before it is ours.
-const TRIES: u8 = 5;
 
 /// What is there under that name, or a new one; and whether it is ours to remove.
 fn find_or_make(
