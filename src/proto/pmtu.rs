@@ -357,6 +357,7 @@ mod tests {
         mtu.handle_too_big(start);
         assert_eq!(mtu.poll_timeout(false), None);
         assert_eq!(mtu.handle_timeout(start, true, PATIENCE, 1), None);
+        assert_eq!(mtu.poll_timeout(true), Some(start + CONFIRM), "and nothing is due meanwhile");
         assert_eq!(mtu.handle_timeout(start + CONFIRM, true, PATIENCE, 2), None);
         assert!(mtu.handle_timeout(start + RAISE, true, PATIENCE, 3).is_some());
     }
@@ -371,6 +372,7 @@ mod tests {
         run(&mut mtu, &mut now, Duration::from_secs(1), 8000);
         assert_eq!(mtu.size(), 8000);
         // Out of bounds: what every path carries, and the longest that is ever sent.
+        assert_eq!((FLOOR, CEILING), (1232, 8972));
         for (ceiling, found) in [(0, FLOOR), (u16::MAX, CEILING)] {
             mtu.set_ceiling(now, ceiling);
             run(&mut mtu, &mut now, Duration::from_secs(5), u16::MAX);
