@@ -102,3 +102,28 @@ fn send_patiently(socket: &UdpSocket, path: &Path, train: &[u8], segment: usize)
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::udp::Sharing;
+
+    #[test]
+    fn what_was_said_of_an_earlier_datagram_costs_the_next_nothing() {
+        let sharing = Sharing { kind: 5, offset: 15, apart: false };
+        let open = UdpSocket::bind_group("127.0.0.1:0".parse().unwrap(), 1, sharing).unwrap().remove(0);
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (addr, here) = (peer.local_addr().unwrap(), open.local_addr().unwrap());
+        let path = Path::new(addr, Some(here.ip()));
+        let line = open.line(&path).unwrap();
+        let out = Outside::new(Side::Server, open, mpsc::channel(1).0);
+        // Nobody is there: the kernel says so, to the line.
+        drop(peer);
+        line.send_segments(&path, b"lost", 4).unwrap();
+        let peer = std::net::UdpSocket::bind(addr).unwrap();
+        assert!(out.send(PeerKey(0), Route { path, line: Some(&line) }, b"heard", 5));
+        let mut room = [0; 10];
+        assert_eq!(peer.recv_from(&mut room).unwrap(), (5, here));
+        assert_eq!((&room[..5], out.counters.drops.seen().count()), (&b"heard"[..], 0));
+    }
+}

@@ -34,6 +34,7 @@ use crate::commands::Failure;
 use crate::config::ClientConfig;
 use crate::dataplane::Notice;
 use crate::keys::PublicKey;
+use crate::metrics::DropReason;
 use crate::nic::Side;
 use crate::nic::events::Event as LinkEvent;
 use crate::proto::client::{Client, SERVER};
@@ -271,8 +272,10 @@ impl Session {
         let taken = match notice {
             Notice::Datagram { bytes, .. } => {
                 let taken = self.client.handle_datagram(now, &bytes);
-                // Noise has had the private key.
-                wipe::stack();
+                // Noise has had the private key; what is refused before it has another reason.
+                if matches!(taken, Ok(()) | Err(DropReason::BadHandshake)) {
+                    wipe::stack();
+                }
                 taken
             }
             Notice::Control { index, path, bytes, .. } => {

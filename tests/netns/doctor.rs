@@ -188,6 +188,17 @@ fn a_narrow_path_is_noted() {
 }
 
 #[test]
+fn a_nic_that_still_asks_its_lan_for_its_address_is_waited_for() {
+    needs_root!();
+    let lab = Lab::new();
+    let _server = lab.start_server(&Edit::default());
+    let client = lab.start_client(0, &Edit::default());
+    client.wait_for_log(&[SESSION], SOON);
+    let (found, _) = doctor(&lab.sites[0].client, &[&client.name()]);
+    assert_eq!(outcomes(&found), ["passed"; 2], "{found:#}");
+}
+
+#[test]
 fn what_others_left_behind_is_found() {
     needs_root!();
     let lab = Lab::new();

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -100,6 +101,30 @@ fn the_tunnel_keeps_one_capability_and_gets_no_more() {
         let limits = fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
         let core = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    }
+}
+
+/// Takes its limit away, where root may do that, and has it abort. True where a core was written.
+fn dumps_core(pid: u32, end: impl FnOnce() -> ExitStatus) -> bool {
+    let pid = pid.to_string();
+    let _ = Command::new("prlimit").args(["--core=unlimited:unlimited", "--pid", &pid]).output();
+    assert!(Command::new("kill").args(["-s", "ABRT", &pid]).status().unwrap().success());
+    let status = end();
+    assert_eq!(status.signal(), Some(6), "{status}");
+    status.core_dumped()
+}
+
+#[test]
+fn a_core_cannot_be_forced() {
+    needs_root!();
+    let room = tempfile::tempdir().unwrap();
+    let mut other = Command::new("sleep").arg("60").current_dir(&room).spawn().unwrap();
+    assert!(dumps_core(other.id(), || other.wait().unwrap()), "of another program there is one");
+    let lab = Lab::new();
+    let (server, client) = lab.up_plain();
+    lab.sites[0].lan.ping(lab.sites[0].nics[0].ip);
+    for mut program in [server, client] {
+        assert!(!dumps_core(program.pid(), || program.wait(SOON)), "{:?}", program.lines());
     }
 }
 

@@ -110,7 +110,9 @@ impl Client {
 
     pub(super) fn handle_resp(&mut self, now: Instant, bytes: &[u8]) -> Result<(), DropReason> {
         let (resp, signed, sent_mac) = Resp::decode(bytes.try_into().map_err(|_| DropReason::BadLength)?)?;
-        let Handshake::Init { initiator, index, cookie, .. } = &mut self.handshake else {
+        let (Handshake::Init { initiator, index, cookie, .. }, Some(path)) =
+            (&mut self.handshake, self.server)
+        else {
             return Err(DropReason::Unexpected);
         };
         if resp.receiver_index != *index {
@@ -130,7 +132,6 @@ impl Client {
             self.retry = now + BUSY_PING;
             return Err(DropReason::BadHandshake);
         }
-        let Some(path) = self.server else { return Err(DropReason::Unexpected) };
         let slot = self.peer.install(now, &keys, instance, &mut self.out).ok_or(DropReason::BadHandshake)?;
         self.establish(now, slot, path);
         Ok(())

@@ -5,12 +5,16 @@ use std::time::Duration;
 use super::finding::Findings;
 use super::subject::Subject;
 use crate::commands::Failure;
+use crate::metrics::DropReason;
 use crate::runtime::control_socket::{Request, ask};
 use crate::runtime::probe::{Outcome, Proof};
 use crate::wire::probe::MIN_LEN;
 
 /// One frame may be lost by chance.
 const TRIES: u32 = 3;
+
+/// A NIC that asks its LAN for its addresses passes nothing, for less than this.
+const ASKS: Duration = Duration::from_millis(400);
 
 /// The other end takes no more than so many in a second.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -72,8 +76,8 @@ fn prove(name: &str, nic: &str, mtu: u16, findings: &mut Findings) -> Result<Out
     Ok(outcome)
 }
 
-/// Tries again where it may have been chance: a frame lost, or all that was asked, or a busy machine at the other end. The
-/// last proof, and how many frames before it were lost.
+/// Tries again where it may have been chance: a frame lost, or all that was asked, or a busy machine at the other end, or a
+/// NIC not yet up. The last proof, and how many frames before it were lost.
 fn several(name: &str, nic: &str, bytes: u16) -> Result<(Proof, u32), Failure> {
     let (mut tries, mut lost) = (0u32, 0u32);
     loop {
@@ -85,10 +89,24 @@ fn several(name: &str, nic: &str, bytes: u16) -> Result<(Proof, u32), Failure> {
         })?;
         tries = tries.saturating_add(1);
         let frame_lost = matches!(proof.outcome, Outcome::LostThere | Outcome::LostBack);
-        if !(frame_lost || proof.outcome == Outcome::Silent) || tries >= TRIES {
+        let held = is_held(&proof);
+        if !(frame_lost || held || proof.outcome == Outcome::Silent) || tries >= TRIES {
             return Ok((proof, lost));
         }
+        if held {
+            std::thread::sleep(ASKS);
+        }
         lost = lost.saturating_add(u32::from(frame_lost));
+    }
+}
+
+/// Dropped because the NIC is not live, here or there.
+fn is_held(proof: &Proof) -> bool {
+    let not_live = DropReason::NotLive.label();
+    match proof.outcome {
+        Outcome::DroppedHere | Outcome::DroppedBack => proof.reason.as_deref() == Some(not_live),
+        Outcome::DroppedThere => proof.moved_there.contains(not_live),
+        _ => false,
     }
 }
 

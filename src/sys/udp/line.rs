@@ -103,6 +103,23 @@ mod tests {
     }
 
     #[test]
+    fn it_sends_to_its_peer_alone_and_from_the_shared_address() {
+        for (any, ip) in [("0.0.0.0:0", "127.0.0.7"), ("[::]:0", "127.0.0.7"), ("[::]:0", "::1")] {
+            let open = UdpSocket::bind_group(any.parse().unwrap(), 1, SHARING).unwrap().remove(0);
+            let ip: IpAddr = ip.parse().unwrap();
+            let loopback: SocketAddr = if ip.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().unwrap();
+            let [peer, other] = [0; 2].map(|_| std::net::UdpSocket::bind(loopback).unwrap());
+            let line = open.line(&Path::new(peer.local_addr().unwrap(), Some(ip))).unwrap();
+            let elsewhere = Path::new(other.local_addr().unwrap(), None);
+            line.send_segments(&elsewhere, &[7; 30], 10).unwrap();
+            for _ in 0..3 {
+                let (n, from) = peer.recv_from(&mut [0; 100]).unwrap();
+                assert_eq!((n, from), (10, SocketAddr::new(ip, open.local_addr().unwrap().port())));
+            }
+        }
+    }
+
+    #[test]
     fn a_full_queue_of_one_peer_leaves_the_others_theirs() {
         let open = UdpSocket::bind_group("127.0.0.1:0".parse().unwrap(), 1, SHARING).unwrap().remove(0);
         let there = open.local_addr().unwrap();
