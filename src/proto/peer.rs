@@ -266,7 +266,7 @@ impl Peer {
         let before = self.pmtu.size();
         let patience =
             self.rtt.unwrap_or_default().saturating_mul(3).clamp(PROBE_PATIENCE.0, PROBE_PATIENCE.1);
-        let (_, probe) = self.pmtu.handle_timeout(now, self.busy(), patience, rng.next_u64());
+        let probe = self.pmtu.handle_timeout(now, self.busy(), patience, rng.next_u64());
         self.resized(before, out);
         if let (Some(probe), Some(path)) = (probe, self.path) {
             self.ping_to(now, path, Purpose::Probe, probe.token, probe.size, out);

@@ -39,7 +39,7 @@ pub struct PathMtu {
     ceiling: u16,
     /// The smallest size that is taken not to pass.
     too_big: u16,
-    flying: Option<(Probe, Instant)>,
+    flying: Option<Probe>,
     tries: u8,
     searching: bool,
     next: Instant,
@@ -78,23 +78,22 @@ impl PathMtu {
         (busy || self.searching || self.flying.is_some()).then_some(self.next)
     }
 
-    /// Gives up on a probe that is out for `patience`, and says which probe to send next. True where the size fell.
+    /// Gives up on a probe that is out for `patience`, and says which probe to send next.
     pub fn handle_timeout(
         &mut self,
         now: Instant,
         busy: bool,
         patience: Duration,
         token: u64,
-    ) -> (bool, Option<Probe>) {
+    ) -> Option<Probe> {
         if now < self.next || self.poll_timeout(busy).is_none() {
-            return (false, None);
+            return None;
         }
-        let mut fell = false;
-        if let Some((lost, _)) = self.flying.take() {
+        if let Some(lost) = self.flying.take() {
             self.tries = self.tries.saturating_add(1);
             if self.tries >= TRIES {
                 self.tries = 0;
-                fell = self.give_up(lost.size);
+                self.give_up(lost.size);
             }
         }
         if !self.searching && self.size < self.ceiling && now >= self.raise {
@@ -102,34 +101,31 @@ impl PathMtu {
             self.too_big = self.ceiling.saturating_add(1);
         }
         let Some(size) = self.wanted() else {
-            self.searching = false;
+            // At the floor there is nothing to confirm: that must not put off the next search for ever.
+            if std::mem::take(&mut self.searching) {
+                self.raise = now + RAISE;
+            }
             self.next = now + CONFIRM;
-            self.raise = now + RAISE;
-            return (fell, None);
+            return None;
         };
         let probe = Probe { size, token };
-        self.flying = Some((probe, now));
+        self.flying = Some(probe);
         self.next = now + patience;
-        (fell, Some(probe))
+        Some(probe)
     }
 
-    /// A PONG came in. True where it was a probe's, and the size grew.
-    pub fn handle_pong(&mut self, now: Instant, token: u64) -> bool {
-        let Some((probe, _)) = self.flying.filter(|(p, _)| p.token == token) else { return false };
-        self.flying = None;
+    /// A PONG came in, a probe's or another's.
+    pub fn handle_pong(&mut self, now: Instant, token: u64) {
+        let Some(probe) = self.flying.take_if(|p| p.token == token) else { return };
         self.tries = 0;
-        let grew = probe.size > self.size;
         self.size = self.size.max(probe.size);
         self.next = if self.searching { now } else { now + CONFIRM };
-        grew
     }
 
-    /// The kernel refused a datagram of the current size: start over at the floor. True where the size fell.
-    pub fn handle_too_big(&mut self, now: Instant) -> bool {
-        let size = self.size;
-        let fell = self.give_up(size);
+    /// The kernel refused a datagram of the current size: start over at the floor.
+    pub fn handle_too_big(&mut self, now: Instant) {
+        self.give_up(self.size);
         self.next = now;
-        fell
     }
 
     /// The first link changed: search afresh below its size.
@@ -149,17 +145,15 @@ impl PathMtu {
     }
 
     /// `size` does not pass.
-    fn give_up(&mut self, size: u16) -> bool {
+    fn give_up(&mut self, size: u16) {
         self.flying = None;
         self.too_big = size;
         if size > self.size {
-            return false;
+            return;
         }
         // What used to pass does not any more: nothing that was learnt holds.
-        let fell = self.size > FLOOR;
+        self.searching = self.size > FLOOR;
         self.size = FLOOR;
-        self.searching = fell;
-        fell
     }
 
     /// Which size to probe.
@@ -188,7 +182,7 @@ mod tests {
         while *now < start + span {
             token += 1;
             let before = mtu.size();
-            let (_, probe) = mtu.handle_timeout(*now, true, PATIENCE, token);
+            let probe = mtu.handle_timeout(*now, true, PATIENCE, token);
             if let Some(probe) = probe.filter(|p| p.size <= limit) {
                 mtu.handle_pong(*now, probe.token);
             }
@@ -239,7 +233,7 @@ mod tests {
     fn a_size_is_given_up_when_three_probes_of_it_are_lost_and_none_goes_out_early() {
         let start = Instant::now();
         let mut mtu = PathMtu::new(start, 1472);
-        let mut probe = |at| mtu.handle_timeout(at, false, PATIENCE, 7).1.map(|p| p.size);
+        let mut probe = |at| mtu.handle_timeout(at, false, PATIENCE, 7).map(|p| p.size);
         for n in 0..3 {
             let now = start + PATIENCE * n;
             assert_eq!(
@@ -256,8 +250,8 @@ mod tests {
         let start = Instant::now();
         let mut mtu = PathMtu::new(start, 1472);
         for at in [start, start + CONFIRM, start + RAISE * 2, start + RAISE * 4] {
-            let (fell, probe) = mtu.handle_timeout(at, true, PATIENCE, 7);
-            assert_eq!((fell, probe), (false, Some(Probe { size: 1472, token: 7 })));
+            let probe = mtu.handle_timeout(at, true, PATIENCE, 7);
+            assert_eq!(probe, Some(Probe { size: 1472, token: 7 }));
             mtu.handle_pong(at, 7);
             // The search ends when there is nothing left to be found.
             mtu.handle_timeout(at, true, PATIENCE, 8);
@@ -286,7 +280,7 @@ mod tests {
         let mut probes = 0;
         for token in 0..1000 {
             mtu.search(now);
-            probes += u32::from(mtu.handle_timeout(now, false, PATIENCE, token).1.is_some());
+            probes += u32::from(mtu.handle_timeout(now, false, PATIENCE, token).is_some());
             now += Duration::from_millis(10);
         }
         assert!(probes < 40, "{probes} probes in 10 s");
@@ -309,5 +303,93 @@ mod tests {
         let mut mtu = PathMtu::new(now, 1472);
         run(&mut mtu, &mut now, Duration::from_secs(5), 1472);
         assert_eq!(mtu.poll_timeout(false), mtu.flying.map(|_| mtu.next));
+        assert_eq!(PathMtu::new(now, FLOOR).poll_timeout(false), None, "nor does one that can carry no more");
+    }
+
+    #[test]
+    fn a_path_that_carried_the_floor_alone_is_searched_again_while_traffic_goes_on() {
+        let mut now = Instant::now();
+        let mut mtu = PathMtu::new(now, 1472);
+        run(&mut mtu, &mut now, Duration::from_secs(20), FLOOR);
+        assert_eq!(mtu.size(), FLOOR);
+        run(&mut mtu, &mut now, RAISE - Duration::from_secs(30), 1472);
+        assert_eq!(mtu.size(), FLOOR, "not before its time");
+        run(&mut mtu, &mut now, Duration::from_secs(40), 1472);
+        assert_eq!(mtu.size(), 1472);
+    }
+
+    #[test]
+    fn a_settled_path_is_confirmed_once_a_second_while_it_is_busy() {
+        for limit in [1472, 1300] {
+            let mut now = Instant::now();
+            let mut mtu = PathMtu::new(now, 1472);
+            run(&mut mtu, &mut now, Duration::from_secs(20), limit);
+            let (end, settled, mut probes) = (now + Duration::from_secs(10), mtu.size(), 0);
+            while now < end {
+                if let Some(probe) = mtu.handle_timeout(now, true, PATIENCE, 9) {
+                    assert_eq!(probe.size, settled);
+                    mtu.handle_pong(now, 9);
+                    probes += 1;
+                }
+                now += Duration::from_millis(10);
+            }
+            assert!((9..=10).contains(&probes), "{probes} in 10 s");
+        }
+    }
+
+    #[test]
+    fn a_size_that_the_kernel_refuses_is_left_at_once_and_the_search_is_below() {
+        let mut now = Instant::now();
+        let mut mtu = PathMtu::new(now, 1472);
+        run(&mut mtu, &mut now, Duration::from_secs(5), 1472);
+        mtu.handle_too_big(now);
+        assert_eq!((mtu.size(), mtu.poll_timeout(false)), (FLOOR, Some(now)));
+        let probe = mtu.handle_timeout(now, false, PATIENCE, 1).unwrap();
+        assert!(probe.size < 1472, "{}", probe.size);
+        run(&mut mtu, &mut now, Duration::from_secs(20), 1400);
+        assert!(mtu.size() <= 1400 && mtu.size() + GRAIN > 1400, "{}", mtu.size());
+    }
+
+    #[test]
+    fn where_even_the_floor_is_refused_nothing_larger_is_looked_for_at_once() {
+        let start = Instant::now();
+        let mut mtu = PathMtu::new(start, 1472);
+        mtu.handle_too_big(start);
+        assert_eq!(mtu.poll_timeout(false), None);
+        assert_eq!(mtu.handle_timeout(start, true, PATIENCE, 1), None);
+        assert_eq!(mtu.poll_timeout(true), Some(start + CONFIRM), "and nothing is due meanwhile");
+        assert_eq!(mtu.handle_timeout(start + CONFIRM, true, PATIENCE, 2), None);
+        assert!(mtu.handle_timeout(start + RAISE, true, PATIENCE, 3).is_some());
+    }
+
+    #[test]
+    fn another_first_link_is_searched_afresh_and_what_passed_the_old_one_does_not_count() {
+        let mut now = Instant::now();
+        let mut mtu = PathMtu::new(now, 1472);
+        run(&mut mtu, &mut now, Duration::from_secs(5), 1472);
+        mtu.set_ceiling(now, 8000);
+        assert_eq!((mtu.size(), mtu.poll_timeout(false)), (FLOOR, Some(now)));
+        run(&mut mtu, &mut now, Duration::from_secs(1), 8000);
+        assert_eq!(mtu.size(), 8000);
+        // Out of bounds: what every path carries, and the longest that is ever sent.
+        assert_eq!((FLOOR, CEILING), (1232, 8972));
+        for (ceiling, found) in [(0, FLOOR), (u16::MAX, CEILING)] {
+            mtu.set_ceiling(now, ceiling);
+            run(&mut mtu, &mut now, Duration::from_secs(5), u16::MAX);
+            assert_eq!(mtu.size(), found);
+        }
+    }
+
+    #[test]
+    fn a_pong_of_another_token_confirms_nothing() {
+        let now = Instant::now();
+        let mut mtu = PathMtu::new(now, 1472);
+        assert!(mtu.handle_timeout(now, false, PATIENCE, 7).is_some());
+        mtu.handle_pong(now, 8);
+        assert_eq!((mtu.size(), mtu.poll_timeout(false)), (FLOOR, Some(now + PATIENCE)));
+        mtu.handle_pong(now, 7);
+        assert_eq!(mtu.size(), 1472);
+        mtu.handle_pong(now + PATIENCE, 7);
+        assert_eq!(mtu.poll_timeout(false), Some(now), "the same again says nothing more");
     }
 }

@@ -309,11 +309,14 @@ mod tests {
         let auth: (u8, &[u8]) = (51, &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]);
         let piece: (u8, &[u8]) = (44, &[0, 0, 1, 0, 0, 0, 9]);
         let later: (u8, &[u8]) = (44, &[0, 1, 1, 0, 0, 0, 9]);
+        // Where other headers have their length, this one has a reserved byte that is not looked at.
+        let reserved: (u8, &[u8]) = (44, &[3, 0, 1, 0, 0, 0, 9]);
 
         for (headers, l4, fragment) in [
             (&[hop, dest][..], 54 + 8 + 16, Fragment::No),
             (&[auth], 54 + 12, Fragment::No),
             (&[hop, piece], 54 + 16, Fragment::First),
+            (&[reserved], 54 + 8, Fragment::First),
             (&[later, dest], 54 + 8, Fragment::Later),
         ] {
             let frame = chain(headers);
@@ -330,8 +333,31 @@ mod tests {
 
     #[test]
     fn an_extension_header_past_its_packet_is_none() {
-        let frame = ether(NIC, HOST, &[], 0x86dd, &ipv6(HOST6, NIC6, 60, &[17, 9, 0, 0, 0, 0, 0, 0]));
+        let mut frame = ether(NIC, HOST, &[], 0x86dd, &ipv6(HOST6, NIC6, 60, &[17, 9, 0, 0, 0, 0, 0, 0]));
         assert_eq!(ip(&frame), None);
+        frame.extend([0; 80]);
+        assert_eq!(ip(&frame), None, "also where padding would hold it");
+    }
+
+    #[test]
+    fn headers_may_end_where_their_packet_and_what_is_seen_of_it_do_and_no_later() {
+        let v4 = ether(NIC, HOST, &[], 0x0800, &ipv4(HOST4, NIC4, 17, &[1; 8], 0, &[]));
+        let v6 = ether(NIC, HOST, &[], 0x86dd, &ipv6(HOST6, NIC6, 60, &[17, 0, 1, 4, 0, 0, 0, 0]));
+        for frame in [v4, v6] {
+            let (end, link) = (frame.len(), Link::parse(&frame).unwrap());
+            let whole = Ip::parse(&frame, end, &link).unwrap();
+            assert_eq!((whole.l4, whole.end), (end, end));
+            assert_eq!(Ip::parse(&frame[..end - 1], end, &link), None, "the last byte is out of sight");
+        }
+    }
+
+    #[test]
+    fn a_datagram_that_ends_before_its_ports_do_has_none() {
+        for (len, ports) in [(3, None), (4, Some((1, 2)))] {
+            let mut frame = to_nic(false, 17, &udp(1, 2, b"")[..len]);
+            frame.extend([0; 20]);
+            assert_eq!(ip(&frame).unwrap().udp_ports(&frame), ports, "{len} bytes, and padding");
+        }
     }
 
     #[test]

@@ -268,6 +268,14 @@ mod tests {
         let mut finish = |joiner: &mut Joiner| {
             if let Some(joined) = joiner.finish() {
                 writes += 1;
+                let ip = Transport::parse(joined.frame, joined.frame.len()).unwrap().ip;
+                if ip.src.is_ipv4() && joined.frames.0 > 1 {
+                    assert_eq!(
+                        checksum::sum(&joined.frame[ip.l3..ip.l4]),
+                        0xffff,
+                        "the header of all is right"
+                    );
+                }
                 match joined.offload.gso {
                     Some(_) => out.extend(cut(joined)),
                     None if joined.offload.needs_checksum => out.push(completed(joined.frame.to_vec())),
@@ -299,29 +307,44 @@ mod tests {
 
     #[test]
     fn what_differs_in_its_headers_stays_apart() {
-        let first = datagram(false, &[], 0, 1, &[1; 64]);
-        let second = datagram(false, &[], 0, 2, &[2; 64]);
-        let joins = |offload, frame: &[u8]| {
-            let mut joiner = Joiner::default();
-            assert!(joiner.begin(PARTIAL, &first));
-            joiner.join(offload, frame)
-        };
-        assert!(joins(PARTIAL, &second));
-        assert!(!joins(WHOLE, &second), "one complete, one not");
-        let mut broken = first.clone();
-        broken[24] ^= 1;
-        let mut joiner = Joiner::default();
-        assert!(joiner.begin(PARTIAL, &broken) && !joiner.join(PARTIAL, &second), "a wrong header checksum");
-        for at in (0..42).filter(|at| ![40, 41].contains(at)) {
+        for v6 in [false, true] {
+            let first = datagram(v6, &[], 0, 1, &[1; 64]);
+            let second = datagram(v6, &[], 0, 2, &[2; 64]);
+            let joins = |offload, frame: &[u8]| {
+                let mut joiner = Joiner::default();
+                assert!(joiner.begin(PARTIAL, &first) && !joiner.is_empty());
+                joiner.join(offload, frame)
+            };
+            assert!(joins(PARTIAL, &second));
+            assert!(!joins(WHOLE, &second), "one complete, one not");
+            // All but the UDP checksum, which is a word of its own.
+            let (headers, source) = if v6 { (62, 22) } else { (42, 26) };
+            for at in 0..headers - 2 {
+                let mut other = second.clone();
+                other[at] ^= 1;
+                assert!(!joins(PARTIAL, &other), "byte {at}");
+            }
             let mut other = second.clone();
-            other[at] ^= 1;
-            assert!(!joins(PARTIAL, &other), "byte {at}");
+            other[source..source + 4].rotate_left(2);
+            assert!(!joins(PARTIAL, &other), "a source that has the same sum");
+            assert!(!joins(PARTIAL, &datagram(v6, &[], 0, 2, &[2; 65])), "a longer one");
+            assert!(!joins(PARTIAL, &datagram(v6, &[], 0, 2, &[])), "an empty one");
+            assert!(!joins(PARTIAL, &[&second[..], &[0]].concat()), "padding");
+            assert!(!joins(PARTIAL, &[]));
         }
-        assert!(!joins(PARTIAL, &datagram(false, &[], 0, 3, &[2; 64])), "a gap in the identification");
-        assert!(!joins(PARTIAL, &datagram(false, &[], 0, 2, &[2; 65])), "a longer one");
-        assert!(!joins(PARTIAL, &datagram(false, &[], 0, 2, &[])), "an empty one");
-        assert!(!joins(PARTIAL, &[&second[..], &[0]].concat()), "padding");
-        assert!(!joins(PARTIAL, &[]));
+    }
+
+    #[test]
+    fn ipv4_headers_are_to_be_right_and_to_count_up() {
+        let [mut first, second, third] = [1, 2, 3].map(|id| datagram(false, &[], 0, id, &[1; 64]));
+        let mut joiner = Joiner::default();
+        assert!(
+            joiner.begin(PARTIAL, &first) && !joiner.join(PARTIAL, &third),
+            "a gap in the identification"
+        );
+        assert!(joiner.join(PARTIAL, &second) && joiner.join(PARTIAL, &third));
+        first[24] ^= 1;
+        assert!(joiner.begin(PARTIAL, &first) && !joiner.join(PARTIAL, &second), "a wrong header checksum");
     }
 
     #[test]

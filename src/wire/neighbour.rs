@@ -139,10 +139,8 @@ impl<'a> Nd<'a> {
     pub fn parse(head: &'a [u8], ip: &Ip, kind: NdKind) -> Result<Self, Unreadable> {
         let message = head.get(ip.l4..ip.end.min(head.len())).ok_or(Unreadable)?;
         let (fixed, options) = message.split_at_checked(kind.fixed_len()).ok_or(Unreadable)?;
-        let target = match kind {
-            NdKind::RouterSolicitation | NdKind::RouterAdvertisement => None,
-            _ => fixed.get(8..).and_then(|f| f.first_chunk::<16>()).map(|&a| Ipv6Addr::from(a)),
-        };
+        // Solicitations and advertisements of routers have no target, and no room for one.
+        let target = fixed.get(8..).and_then(|f| f.first_chunk::<16>()).map(|&a| Ipv6Addr::from(a));
         Ok(Self { kind, target, options, whole: ip.end <= head.len() })
     }
 
@@ -228,6 +226,28 @@ mod tests {
             message.pop();
             assert_eq!(read(&message), Err(Unreadable), "type {kind}");
         }
+    }
+
+    #[test]
+    fn messages_of_routers_have_no_target() {
+        for (kind, len, target) in [(133u8, 8, false), (134, 16, false), (135, 24, true), (137, 40, true)] {
+            assert_eq!(read_then(&vec![kind; len], |nd| nd.target.is_some()), Ok(target), "type {kind}");
+        }
+    }
+
+    #[test]
+    fn other_protocols_and_later_fragments_are_no_neighbour_discovery() {
+        let kind = |frame: &[u8]| {
+            let ip = Ip::parse(frame, frame.len(), &Link::parse(frame).unwrap()).unwrap();
+            NdKind::of(frame, &ip)
+        };
+        let message = nd(135, NIC6, &[]);
+        assert_eq!(kind(&to_nic(true, 58, &message)), Ok(Some(NdKind::NeighbourSolicitation)));
+        assert_eq!(kind(&to_nic(true, 17, &message)), Ok(None), "a UDP port");
+        let later = [&[58, 0, 0, 8, 0, 0, 0, 9], &message[..]].concat();
+        assert_eq!(kind(&to_nic(true, 44, &later)), Ok(None), "data in the middle of a packet");
+        assert_eq!(kind(&to_nic(true, 58, &[128, 0, 0, 0])), Ok(None), "an echo request");
+        assert_eq!(kind(&to_nic(true, 58, &[])), Err(Unreadable), "no type at all");
     }
 
     proptest! {

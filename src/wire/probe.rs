@@ -163,6 +163,15 @@ mod tests {
     }
 
     #[test]
+    fn a_text_may_be_as_long_as_the_longest_and_no_longer() {
+        let of = |last: u64| text((0..20).map(|n| (DropReason::BadMac, if n == 19 { last } else { 1 })));
+        let shorter = "bad_mac+1,".repeat(19);
+        assert_eq!(of(10), format!("{shorter}bad_mac+10"));
+        assert_eq!(of(10).len(), TEXT_MAX);
+        assert_eq!(of(100), shorter.trim_end_matches(','));
+    }
+
+    #[test]
     fn a_text_that_is_not_plain_is_refused() {
         let probed = |text: &str| Probed {
             token: 1,

@@ -272,6 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn one_packet_alone_is_no_super_frame() {
+        for (frame, gso) in
+            [(tcp_frame(false, 4000), Gso::Tcp(1448)), (udp_frame(true, 4000), Gso::Udp(1448))]
+        {
+            let segments =
+                Segments::new(&frame, Offload { needs_checksum: true, gso: Some(gso) }, frame.len()).unwrap();
+            for (run, gso) in [(0..1, None), (1..2, None), (1..3, Some(gso))] {
+                let want = Offload { needs_checksum: true, gso };
+                assert_eq!(segments.write_run(run.clone(), &mut [0; 200]), Some(want), "{run:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_run_of_no_packets_is_none() {
         let frame = tcp_frame(false, 4000);
         let offload = Offload { needs_checksum: true, gso: Some(Gso::Tcp(1448)) };

@@ -77,3 +77,30 @@ impl Shape {
         self.size.map_or(total, |n| self.transport.payload.saturating_add(n.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::sample::*;
+
+    fn of(frame: &[u8], gso: Gso) -> Result<Shape, DropReason> {
+        Shape::of(Offload { needs_checksum: true, gso: Some(gso) }, frame, frame.len())
+    }
+
+    #[test]
+    fn a_udp_super_frame_is_at_most_what_a_kernel_cuts_and_never_cut_into_nothing() {
+        let most = Shape::MAX_UDP_SEGMENTS;
+        assert_eq!(of(&udp_frame(false, most * 10), Gso::Udp(10)).unwrap().packets(), most);
+        assert_eq!(of(&udp_frame(false, most * 10 + 1), Gso::Udp(10)), Err(DropReason::BadOffload));
+        assert_eq!(of(&udp_frame(false, 100), Gso::Udp(0)), Err(DropReason::BadOffload));
+    }
+
+    #[test]
+    fn the_largest_frame_of_a_super_frame_has_its_headers_and_one_size() {
+        for (v6, l3) in [(false, 20), (true, 40)] {
+            let frame = tcp_frame(v6, 4000);
+            assert_eq!(of(&frame, Gso::Tcp(1448)).unwrap().largest(frame.len()), 14 + l3 + 32 + 1448);
+            assert_eq!(of(&frame, Gso::Tcp(4000)).unwrap().largest(frame.len()), frame.len(), "one packet");
+        }
+    }
+}

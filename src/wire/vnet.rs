@@ -109,7 +109,7 @@ impl Offload {
                 .map(|()| Self::default())
                 .ok_or(DropReason::BadOffload);
         }
-        if partial || h.gso_type == gso_type::NONE {
+        if partial {
             return Err(reason);
         }
         let t = Transport::parse(frame, frame.len()).filter(|t| !t.ip.extended).ok_or(reason)?;
@@ -330,20 +330,34 @@ mod tests {
     }
 
     #[test]
+    fn a_super_frame_whose_partial_checksum_stands_elsewhere_is_refused_as_it_is() {
+        let frame = tcp_frame(false, 4000);
+        let h = gso(Gso::Tcp(1448)).to_vnet(&frame, frame.len()).unwrap();
+        let start = VnetHeader { csum_start: h.csum_start + 2, ..h };
+        let offset = VnetHeader { csum_offset: 6, ..h };
+        for h in [start, offset] {
+            let mut same = frame.clone();
+            assert_eq!(Offload::from_kernel(&h, &mut same), Err(BAD));
+            assert_eq!(same, frame);
+        }
+    }
+
+    #[test]
     fn a_super_frame_with_a_finished_checksum_is_made_partial() {
         for v6 in [false, true] {
             let want = tcp_frame(v6, 4000);
             let mut frame = want.clone();
             let at = 14 + if v6 { 40 } else { 20 } + 16;
             frame[at..at + 2].copy_from_slice(&[0xde, 0xad]);
-            let h = VnetHeader {
-                flags: DATA_VALID,
-                gso_type: if v6 { 4 } else { 1 },
-                gso_size: 1448,
-                ..<_>::default()
-            };
-            assert_eq!(Offload::from_kernel(&h, &mut frame), Ok(gso(Gso::Tcp(1448))));
-            assert_eq!(frame, want);
+            let h = gso(Gso::Tcp(1448)).to_vnet(&want, want.len()).unwrap();
+            let h = VnetHeader { flags: DATA_VALID, ..h };
+            let unset = VnetHeader { csum_start: 0, csum_offset: 0, ..h };
+            // Where a partial one would stand means nothing there.
+            for h in [h, unset] {
+                let mut frame = frame.clone();
+                assert_eq!(Offload::from_kernel(&h, &mut frame), Ok(gso(Gso::Tcp(1448))));
+                assert_eq!(frame, want);
+            }
         }
     }
 

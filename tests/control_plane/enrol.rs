@@ -212,3 +212,35 @@ fn a_dropped_key_or_another_psk_ends_the_session_at_once() {
         assert!(sim.client_events.iter().any(|(_, e)| *e == Event::Bye));
     }
 }
+
+#[test]
+fn a_client_that_is_asked_about_first_gets_a_session_upon_a_good_word_only_and_from_there_only() {
+    let mut sim = Sim::new(Spec::default());
+    let server = sim.server.as_mut().unwrap();
+    server.ask_first(true);
+    let asked = |sim: &Sim| sim.server_events.iter().filter(|(_, e)| matches!(e, Event::Verify(_))).count();
+    sim.run(secs(10));
+    assert!(sim.server_plane.openers.is_empty() && sim.server_plane.drops[&DropReason::Unverified] > 1);
+    assert_eq!(asked(&sim), 1, "once until there is an answer");
+
+    let (now, home) = (sim.now, sim.client_addr.ip());
+    let server = sim.server.as_mut().unwrap();
+    server.handle_verdict(now, CLIENT, home, false);
+    sim.run(secs(10));
+    assert!(sim.server_plane.openers.is_empty());
+    assert_eq!(asked(&sim), 2);
+
+    let (now, elsewhere) = (sim.now, [203, 0, 113, 9].into());
+    sim.server.as_mut().unwrap().handle_verdict(now, CLIENT, elsewhere, true);
+    sim.run(secs(9));
+    assert!(sim.server_plane.openers.is_empty(), "the word is of another address");
+
+    let now = sim.now;
+    sim.server.as_mut().unwrap().handle_verdict(now, CLIENT, home, true);
+    sim.establish();
+    let before = asked(&sim);
+    sim.client.rekey();
+    sim.run(secs(30));
+    assert_eq!(asked(&sim), before, "where it has a session already nobody is asked");
+    assert_eq!(sim.server_plane.using.len(), 1);
+}

@@ -145,15 +145,48 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    #[test]
-    fn a_challenge_proves_a_path_in_time_only() {
-        let (now, mut rng, mut out) = (Instant::now(), StdRng::from_seed([0; 32]), Outputs::default());
-        let [home, new] = [1, 2].map(|n| Path::new(([192, 0, 2, n], 5000).into(), None));
+    /// A peer with a session at `home`.
+    fn up(now: Instant, home: Path) -> (Peer, StdRng, Outputs) {
+        let (mut peer, mut out) = (Peer::new(PeerId(0), now), Outputs::default());
         let key = || [0; 32].into();
         let keys = Keys { suite: Suite::Aes, send: key(), receive: key(), local_index: 1, remote_index: 2 };
-        let mut peer = Peer::new(PeerId(0), now);
         let slot = peer.install(now, &keys, 0, &mut out).unwrap();
         peer.promote(now, slot, home, &mut out);
+        (peer, StdRng::from_seed([0; 32]), out)
+    }
+
+    #[test]
+    fn the_round_trip_is_smoothed_as_rfc_6298_has_it() {
+        let (now, home) = (Instant::now(), Path::new(([192, 0, 2, 1], 5000).into(), None));
+        let (mut peer, mut rng, mut out) = up(now, home);
+        let ms = Duration::from_millis;
+        for (took, rtt, jitter) in [(80, 80, 40), (160, 90, 50)] {
+            peer.ping(now, &mut rng, &mut out);
+            assert_eq!(peer.activity.unanswered(), Some(now), "it calls for an answer");
+            let token = peer.pings.back().unwrap().token;
+            peer.handle_pong(now + ms(took), token, home, &mut out);
+            assert_eq!((peer.rtt, peer.jitter), (Some(ms(rtt)), Some(ms(jitter))));
+        }
+    }
+
+    #[test]
+    fn the_last_sixteen_pings_may_still_be_answered() {
+        let (now, home) = (Instant::now(), Path::new(([192, 0, 2, 1], 5000).into(), None));
+        let (mut peer, mut rng, mut out) = up(now, home);
+        let mut ping = || {
+            peer.ping(now, &mut rng, &mut out);
+            peer.pings.iter().map(|p| p.token).collect::<Vec<_>>()
+        };
+        let waiting: Vec<_> = (0..=PINGS).map(|_| ping()).collect();
+        assert!((0..PINGS).all(|n| waiting[n].len() == n + 1));
+        assert_eq!(waiting[PINGS], [&waiting[PINGS - 1][1..], &waiting[PINGS][PINGS - 1..]].concat());
+    }
+
+    #[test]
+    fn a_challenge_proves_a_path_in_time_only() {
+        let now = Instant::now();
+        let [home, new] = [1, 2].map(|n| Path::new(([192, 0, 2, n], 5000).into(), None));
+        let (mut peer, mut rng, mut out) = up(now, home);
         for (after, proves) in [(CHALLENGE_LIFE - Duration::from_millis(1), true), (CHALLENGE_LIFE, false)] {
             peer.challenge(now, new, &mut rng, &mut out);
             let token = peer.pings.back().unwrap().token;

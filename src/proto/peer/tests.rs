@@ -199,3 +199,203 @@ fn a_busy_peer_is_looked_at_twice_a_second_and_an_idle_one_when_it_wakes() {
     peer.clear(&mut out);
     assert_eq!(peer.watch(), None, "there is no session");
 }
+
+/// A session with this index, `now` its beginning, in `peer`'s hands.
+fn session(peer: &Peer, now: Instant, index: u32, out: &mut Outputs) -> Slot {
+    let key = || [0; 32].into();
+    let keys = Keys {
+        suite: Suite::Aes,
+        send: key(),
+        receive: key(),
+        local_index: index,
+        remote_index: index + 100,
+    };
+    peer.install(now, &keys, 0, out).unwrap()
+}
+
+/// The indices that nothing is received on any more.
+fn retired(out: &mut Outputs) -> Vec<u32> {
+    let index = |output: Output| match output {
+        Output::Retire { index } => Some(index),
+        _ => None,
+    };
+    drain(out).into_iter().filter_map(index).collect()
+}
+
+#[test]
+fn a_session_is_received_on_until_the_one_that_replaced_it_is_replaced() {
+    let now = Instant::now();
+    let (mut peer, _, mut out) = up(now);
+    for (index, gone) in [(2, &[][..]), (3, &[1]), (4, &[2])] {
+        let slot = session(&peer, now, index, &mut out);
+        peer.promote(now, slot, path(HOME), &mut out);
+        assert_eq!(retired(&mut out), gone);
+        assert!(peer.has(index) && peer.has(index - 1) && !peer.has(index + 100));
+    }
+    peer.clear(&mut out);
+    assert_eq!(retired(&mut out), [4, 3]);
+}
+
+#[test]
+fn a_session_is_forgotten_at_its_age_and_it_is_told_if_that_was_the_one_in_use() {
+    let now = Instant::now();
+    let (mut peer, _, mut out) = up(now);
+    let young = now + Duration::from_secs(60);
+    let slot = session(&peer, young, 2, &mut out);
+    peer.promote(young, slot, path(HOME), &mut out);
+    drain(&mut out);
+    assert!(peer.poll_timeout() <= Some(now + REJECT_AFTER));
+    for (at, gone, lost) in [
+        (now + REJECT_AFTER - Duration::from_millis(1), &[][..], false),
+        (now + REJECT_AFTER, &[1], false),
+        (young + REJECT_AFTER - Duration::from_millis(1), &[], false),
+        (young + REJECT_AFTER, &[2], true),
+    ] {
+        assert_eq!((peer.expire(at, &mut out), &retired(&mut out)[..]), (lost, gone));
+    }
+}
+
+#[test]
+fn sessions_go_with_their_keys_whether_they_are_in_use_or_were() {
+    for (kept, gone, lost) in [(8, &[1][..], false), (7, &[2], true), (9, &[2, 1], true)] {
+        let now = Instant::now();
+        let (mut peer, _, mut out) = up(now);
+        peer.current.as_mut().unwrap().key = [7; 32];
+        let mut slot = session(&peer, now, 2, &mut out);
+        slot.key = [8; 32];
+        peer.promote(now, slot, path(HOME), &mut out);
+        drain(&mut out);
+        assert_eq!(peer.keep_keys(|key| *key == [kept; 32], &mut out), lost);
+        assert_eq!(retired(&mut out), gone);
+    }
+}
+
+#[test]
+fn an_init_whose_session_is_in_use_or_was_is_known() {
+    let now = Instant::now();
+    let (mut peer, _, mut out) = up(now);
+    assert!(!peer.has_answered(&[1; 16]), "on a client, none");
+    peer.current.as_mut().unwrap().init_mac = Some([1; 16]);
+    let mut slot = session(&peer, now, 2, &mut out);
+    slot.init_mac = Some([2; 16]);
+    peer.promote(now, slot, path(HOME), &mut out);
+    assert_eq!([1, 2, 3].map(|n| peer.has_answered(&[n; 16])), [true, true, false]);
+}
+
+/// The probe that is due answered: what the path carries is known.
+fn measure(peer: &mut Peer, now: Instant, rng: &mut StdRng, out: &mut Outputs) -> Vec<u16> {
+    peer.handle_timeout(now, rng, out);
+    let token = peer.pings.back().unwrap().token;
+    peer.handle_pong(now, token, path(HOME), out);
+    sizes(out)
+}
+
+#[test]
+fn another_first_link_or_another_path_is_measured_anew_and_the_same_link_is_not() {
+    let now = Instant::now();
+    let (mut peer, mut rng, mut out) = up(now);
+    assert_eq!(measure(&mut peer, now, &mut rng, &mut out), [ORDINARY]);
+    peer.set_ceiling(now, ORDINARY, &mut out);
+    assert!(sizes(&mut out).is_empty(), "it is what it was");
+    peer.set_ceiling(now, 1400, &mut out);
+    assert_eq!(sizes(&mut out), [FLOOR]);
+    assert_eq!(measure(&mut peer, now, &mut rng, &mut out), [1400]);
+    let new = path([192, 0, 2, 2]);
+    peer.moved(now, new, &mut out);
+    let outputs = drain(&mut out);
+    assert!(matches!(outputs[..], [
+        Output::Path { path, .. },
+        Output::Datagram { size: FLOOR, .. }
+    ] if path == new));
+    assert_eq!(measure(&mut peer, now, &mut rng, &mut out), [1400]);
+    let slot = session(&peer, now, 2, &mut out);
+    peer.promote(now, slot, new, &mut out);
+    assert_eq!(peer.info().unwrap().datagram, 1400, "a new session on the same path");
+    let slot = session(&peer, now, 3, &mut out);
+    peer.promote(now, slot, path(HOME), &mut out);
+    assert_eq!(peer.info().unwrap().datagram, FLOOR, "and on another");
+}
+
+#[test]
+fn a_path_that_may_be_another_is_searched_without_waiting() {
+    let now = Instant::now();
+    let (mut peer, mut rng, mut out) = up(now);
+    let mut at = now;
+    // Nothing longer than the floor passes, until the search has ended.
+    while let Some(due) = peer.pmtu.poll_timeout(false) {
+        at = at.max(due);
+        peer.handle_timeout(at, &mut rng, &mut out);
+    }
+    drain(&mut out);
+    peer.handle_timeout(at, &mut rng, &mut out);
+    assert!(sent(&mut out).is_empty());
+    peer.search(at);
+    peer.handle_timeout(at, &mut rng, &mut out);
+    assert_eq!(sent(&mut out), [usize::from(ORDINARY)]);
+}
+
+#[test]
+fn a_message_goes_to_the_path_in_use_and_counts_as_a_sign_of_life() {
+    let now = Instant::now();
+    let (mut peer, _, mut out) = up(now);
+    peer.activity.note_received(now, true);
+    peer.send(now, &Control::Bye, &mut out);
+    let outputs = drain(&mut out);
+    assert!(matches!(&outputs[..], [Output::Send { path: to, .. }] if *to == path(HOME)));
+    assert_eq!(peer.activity.owed(), None);
+    peer.clear(&mut out);
+    drain(&mut out);
+    peer.send(now, &Control::Bye, &mut out);
+    assert!(drain(&mut out).is_empty(), "there is no session");
+}
+
+#[test]
+fn the_timer_is_for_what_comes_first_a_keepalive_the_confirmation_of_a_busy_path_or_the_end() {
+    assert_eq!(ORDINARY, 1452);
+    let now = Instant::now();
+    let (mut peer, mut rng, mut out) = up(now);
+    assert_eq!(measure(&mut peer, now, &mut rng, &mut out), [ORDINARY]);
+    peer.handle_timeout(now, &mut rng, &mut out);
+    assert_eq!(peer.poll_timeout(), Some(now + REJECT_AFTER), "idle");
+    peer.activity.note_received(now, true);
+    let confirm = peer.pmtu.due();
+    assert!(confirm >= now && confirm <= now + Duration::from_secs(1));
+    assert_eq!(peer.poll_timeout(), Some(confirm.min(now + KEEPALIVE_AFTER)));
+    peer.handle_timeout(confirm, &mut rng, &mut out);
+    assert!(sent(&mut out).contains(&usize::from(ORDINARY)), "frames have passed lately");
+    let token = peer.pings.back().unwrap().token;
+    peer.handle_pong(confirm, token, path(HOME), &mut out);
+    peer.activity.note_received(confirm, true);
+    assert_eq!(peer.poll_timeout(), Some(confirm + KEEPALIVE_AFTER));
+    // No more frames pass: the path is confirmed once more, and that is all.
+    peer.handle_timeout(confirm + KEEPALIVE_AFTER, &mut rng, &mut out);
+    let token = peer.pings.back().unwrap().token;
+    peer.handle_pong(confirm + KEEPALIVE_AFTER, token, path(HOME), &mut out);
+    assert_eq!(peer.poll_timeout(), Some(now + REJECT_AFTER));
+}
+
+#[test]
+fn what_came_of_sessions_that_are_gone_is_not_forgotten() {
+    let now = Instant::now();
+    let (mut peer, _, mut out) = up(now);
+    // Keys and indices are the same both ways here: what it sends it can receive.
+    let key = || [0; 32].into();
+    let keys = Keys { suite: Suite::Aes, send: key(), receive: key(), local_index: 9, remote_index: 9 };
+    let slot = peer.install(now, &keys, 0, &mut out).unwrap();
+    peer.promote(now, slot, path(HOME), &mut out);
+    drain(&mut out);
+    peer.send(now, &Control::Bye, &mut out);
+    let Some(Output::Send { mut bytes, .. }) = out.pop() else { panic!("nothing sent") };
+    peer.current.as_ref().unwrap().opener.open(&mut bytes).unwrap();
+    let one = Tally { expected: 1, arrived: 1 };
+    assert_eq!(peer.tally(), Some(one), "what a PING and a PONG tell");
+    peer.handle_tally(9, Some(one));
+    for index in [2, 3] {
+        let slot = session(&peer, now, index, &mut out);
+        peer.promote(now, slot, path(HOME), &mut out);
+    }
+    let info = peer.info().unwrap();
+    assert!(!peer.has(9));
+    assert_eq!((info.incoming.total, info.outgoing.unwrap().total), (one, one));
+    assert_eq!((info.incoming.recent, info.outgoing.unwrap().recent), <_>::default());
+}

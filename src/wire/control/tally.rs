@@ -32,3 +32,15 @@ impl Tally {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tallies_add_up_and_stay_at_the_most_that_they_can_say() {
+        let tally = |expected, arrived| Tally { expected, arrived };
+        assert_eq!(tally(10, 9).plus(tally(3, 1)), tally(13, 10));
+        assert_eq!(tally(u64::MAX, 9).plus(tally(3, 1)), tally(u64::MAX, 10));
+    }
+}
