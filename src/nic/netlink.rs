@@ -27,7 +27,6 @@ use crate::sys::netlink::NetlinkSocket;
 pub struct Netlink {
     socket: NetlinkSocket,
     sequence: u32,
-    room: Box<[u8]>,
 }
 
 /// The kernel refused something. Displays as one sentence.
@@ -88,8 +87,10 @@ impl Netlink {
         self.sequence = self.sequence.wrapping_add(1);
         let request = message.finish(flags | libc::NLM_F_REQUEST as u16, self.sequence);
         self.socket.send(&request)?;
+        // Not kept: each NIC has a socket of its own, and asks it little.
+        let mut room = vec![0; ROOM];
         loop {
-            let received = self.socket.recv(&mut self.room)?;
+            let received = self.socket.recv(&mut room)?;
             for m in messages(received).filter(|m| m.sequence == self.sequence) {
                 match c_kind(m.kind) {
                     libc::NLMSG_ERROR | libc::NLMSG_DONE => return m.outcome().map_err(Refusal::from),
@@ -103,7 +104,7 @@ impl Netlink {
 impl From<NetlinkSocket> for Netlink {
     /// Connected to the network namespace that the socket was opened in.
     fn from(socket: NetlinkSocket) -> Self {
-        Self { socket, sequence: 0, room: vec![0; ROOM].into() }
+        Self { socket, sequence: 0 }
     }
 }
 
