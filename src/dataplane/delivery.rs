@@ -67,6 +67,7 @@ impl Delivery<'_> {
         };
         match written {
             Ok(()) => {
+                self.tables.written = Some(key);
                 nic.counters.downlink.add(frames, bytes, self.out.turn.get());
                 self.out.counters.joined.fetch_add(frames.saturating_sub(1) as u64, Relaxed);
             }
@@ -89,6 +90,7 @@ impl Delivery<'_> {
         let Some(nic) = self.tables.nics.get_mut(&key) else { return Ok(()) };
         match deliver(nic, frame, pieces, self.out) {
             Ok(()) => {
+                self.tables.written = Some(key);
                 nic.counters.downlink.count(frame.total, self.out.turn.get());
                 self.out.counters.salvaged.fetch_add(frame.salvaged as u64, Relaxed);
                 Ok(())

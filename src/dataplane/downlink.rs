@@ -82,7 +82,8 @@ impl Downlink {
         now: Instant,
     ) -> io::Result<usize> {
         let short = BYTES.checked_div(self.length).unwrap_or(BYTES);
-        let most = if self.rest.ends(now) { 1 } else { most.max(short) };
+        let rested = self.rest.ends(now);
+        let most = if rested { 1 } else { most.max(short) };
         let trains = match self.recv.recv(socket, most) {
             Ok(n) => n,
             Err(e) if is_fatal(&e) => return Err(e),
@@ -104,6 +105,7 @@ impl Downlink {
             unpack::hurry(&mut self.reassembly, last, &self.recv, &mut delivery);
         }
         delivery.flush();
+        tables.written = tables.written.filter(|_| rested);
         let kept = self.reassembly.keep(&self.recv);
         out.counters.kept.fetch_add(kept, Relaxed);
         Ok(trains)

@@ -35,6 +35,8 @@ pub struct Tables {
     pub dead: Vec<(NicKey, io::Error)>,
     /// Marked frames that have come in this turn.
     pub marked: Vec<Marked>,
+    /// The NIC that was written to last, after a rest: it may have an answer already.
+    pub written: Option<NicKey>,
 }
 
 /// One queue of a NIC.
@@ -45,6 +47,8 @@ pub struct Nic {
     pub id: NicId,
     /// Where its frames are read and written.
     pub queue: Queue,
+    /// This worker reads it; otherwise another does, and this one only writes.
+    pub reads: bool,
     /// What may pass.
     pub contract: Contract,
     /// What did.

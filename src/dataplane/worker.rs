@@ -171,16 +171,26 @@ impl Worker {
             probe::settle(&mut self.uplink, &mut self.tables, &self.out);
         }
         for event in events.iter() {
-            self.nic(event, now);
+            self.event(event, now);
+        }
+        // The kernel answers ARP, ICMP and TCP within the write, and what it says then need not wait for another wake-up.
+        if let Some(key) = self.tables.written.take()
+            && self.tables.nics.get(&key).is_some_and(|nic| nic.reads)
+        {
+            self.nic(key, false, now);
         }
         self.uplink.finish(&mut self.tables, &self.out, now);
         self.bury();
         Ok(ControlFlow::Continue(()))
     }
 
-    fn nic(&mut self, event: Ready, now: Instant) {
-        let Ok(key) = u32::try_from(event.token).map(NicKey) else { return };
-        let broken = event.error() || event.hang_up();
+    fn event(&mut self, event: Ready, now: Instant) {
+        if let Ok(key) = u32::try_from(event.token).map(NicKey) {
+            self.nic(key, event.error() || event.hang_up(), now);
+        }
+    }
+
+    fn nic(&mut self, key: NicKey, broken: bool, now: Instant) {
         match self.uplink.turn(key, &mut self.tables, &self.out, now) {
             Turn::Empty(0) if broken => {
                 self.tables.dead.push((key, io::Error::from_raw_os_error(libc::ENODEV)));
@@ -225,6 +235,7 @@ impl Worker {
                     peer,
                     id,
                     queue,
+                    reads,
                     contract: *contract,
                     counters,
                     reply_arp,
@@ -233,7 +244,7 @@ impl Worker {
                     captures: Vec::new(),
                     expected: Vec::new(),
                 };
-                self.add_nic(key, nic, reads);
+                self.add_nic(key, nic);
             }
             Command::UpdateNic { key, contract, reply_arp } => {
                 if let Some(nic) = self.tables.nics.get_mut(&key) {
@@ -318,11 +329,13 @@ impl Worker {
         }
     }
 
-    fn add_nic(&mut self, key: NicKey, nic: Nic, reads: bool) {
+    fn add_nic(&mut self, key: NicKey, nic: Nic) {
         if !self.tables.peers.contains_key(&nic.peer) {
             return;
         }
-        if reads && let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ) {
+        if nic.reads
+            && let Err(error) = self.epoll.add(&nic.queue, key.0.into(), Interest::READ)
+        {
             self.out.tell(Notice::NicDead { key, error });
             return;
         }

@@ -54,6 +54,22 @@ fn both_sides_say_how_they_are_doing() {
     assert_eq!(c["plane"]["drops"]["unauthentic"], Value::Null);
 }
 
+/// The kernel's answer is there when the write returns: reading it takes no second wake-up.
+#[test]
+fn a_ping_wakes_the_servers_worker_once() {
+    const PINGS: u64 = 200;
+    needs_root!();
+    let lab = Lab::new();
+    let (server, _client) = lab.up_plain();
+    let (lan, ip) = (&lab.sites[0].lan, lab.sites[0].nics[0].ip);
+    lan.ping(ip);
+    let wakeups = || status(&lab, &server, |_| true)["plane"]["wakeups"].as_u64().unwrap();
+    let before = wakeups();
+    lan.exec(&["ping", "-q", "-i", "0.01", "-c", &PINGS.to_string(), &ip.to_string()]);
+    let woke = wakeups() - before;
+    assert!((PINGS..PINGS * 3 / 2).contains(&woke), "{woke} times for {PINGS} pings");
+}
+
 /// Handshakes are refused by control, not by a worker.
 #[test]
 fn handshakes_of_unknown_clients_are_counted() {

@@ -36,6 +36,7 @@ impl Incoming {
             peer: PEER,
             id: ID,
             queue: Queue::stand_in(queue.into(), Offloads::TCP_UDP),
+            reads: true,
             contract: *contract(),
             counters: Arc::default(),
             reply_arp: false,
@@ -85,6 +86,24 @@ fn the_first_turn_after_a_rest_asks_for_one_train() {
         assert_eq!([incoming.turn(), incoming.turn()], [1, 2]);
         incoming.now += Duration::from_millis(1);
     }
+}
+
+#[test]
+fn a_nic_that_was_written_to_after_a_rest_may_have_an_answer() {
+    let mut incoming = Incoming::at_rest();
+    let (_, train) = packed(&mut incoming.lanes);
+    incoming.send(&train, 1472);
+    assert_eq!((incoming.turn(), incoming.tables.written), (1, Some(QUEUE)));
+    let (_, train) = packed(&mut incoming.lanes);
+    incoming.send(&train, 1472);
+    assert_eq!(
+        (incoming.turn(), incoming.tables.written),
+        (1, None),
+        "in traffic it is left to the next wake-up"
+    );
+    incoming.now += Duration::from_millis(1);
+    incoming.send(&[0; 64], 64);
+    assert_eq!((incoming.turn(), incoming.tables.written), (1, None), "nothing was written");
 }
 
 #[test]
