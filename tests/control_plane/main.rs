@@ -1,5 +1,6 @@
 //! The protocol's promises, in virtual time.
 
+mod asked;
 mod enrol;
 mod sim;
 mod twins;
