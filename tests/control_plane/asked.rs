@@ -112,6 +112,36 @@ fn a_session_is_replaced_only_after_the_server_has_used_it() {
 }
 
 #[test]
+fn a_new_session_is_no_silence_also_where_a_frame_waits_for_its_answer() {
+    let mut sim = settled();
+    sim.send_up(b"under way");
+    sim.client.rekey();
+    sim.run(secs(1));
+    assert_eq!(firsts(&sim.client_events), [true, false]);
+    assert!(!sim.client_events.iter().any(|(_, e)| *e == Event::Silent));
+}
+
+#[test]
+fn an_init_that_nobody_answers_is_said_three_times_ever_slower_and_then_comes_a_new_hello() {
+    let mut sim = Sim::new(Spec { known: false, ..Spec::default() });
+    let (mut said, mut seen) = (Vec::new(), 0);
+    while sim.elapsed() < secs(60) {
+        sim.run(ms(1));
+        for d in sim.record[seen..].iter().filter(|d| d.from == sim.client_addr) {
+            said.push((d.bytes[0] == Type::Init as u8, sim.elapsed()));
+        }
+        seen = sim.record.len();
+    }
+    let runs: Vec<_> = said.chunk_by(|a, b| a.0 == b.0).filter(|run| run[0].0).collect();
+    assert!(runs.len() > 3, "{said:?}");
+    for run in &runs[..runs.len() - 1] {
+        assert_eq!(run.len(), 3);
+        let gaps: Vec<_> = run.windows(2).map(|w| w[1].1 - w[0].1).collect();
+        assert!(gaps[0] >= ms(180) && gaps[1] >= ms(370), "{gaps:?}");
+    }
+}
+
+#[test]
 fn datagrams_fit_at_once_into_a_first_link_that_has_shrunk_and_what_the_kernel_refuses_is_not_sent_again() {
     let mut sim = settled();
     assert_eq!(sizes(&sim), (1472, 1472));

@@ -459,6 +459,15 @@ fn two_boxes_with_one_key_are_told_and_damped() {
     assert!(sim.server_events.iter().any(|(_, e)| *e == Event::Flapping));
     let handshakes = sim.server_events.iter().filter(|(_, e)| established(e)).count();
     assert!(handshakes < 40, "{handshakes} handshakes in a minute");
+    // Once they are told, whoever came last has five seconds.
+    let told = sim.server_events.iter().position(|(_, e)| *e == Event::Flapping).unwrap();
+    let paths = sim.server_events[told..].iter().filter_map(|(at, e)| match e {
+        Event::Established { path, .. } => Some((*at, path.remote)),
+        _ => None,
+    });
+    let paths: Vec<_> = paths.collect();
+    let changes: Vec<_> = paths.windows(2).filter(|w| w[0].1 != w[1].1).map(|w| w[1].0 - w[0].0).collect();
+    assert!(changes.len() > 3 && changes.iter().all(|gap| *gap >= secs(5)), "{changes:?}");
 }
 
 #[test]
