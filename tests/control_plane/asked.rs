@@ -264,20 +264,23 @@ fn the_indices_of_a_server_have_its_tag() {
 #[test]
 fn a_client_that_is_removed_takes_nobody_along() {
     let mut sim = settled();
-    let (now, other) = (sim.now, PeerId(CLIENT.0 + 1));
-    let spec = ClientSpec { keys: vec![key(77).public()], psk: None, invite: false };
-    server(&mut sim).add_client(now, other, spec);
-    server(&mut sim).remove_client(now, other);
+    let come_and_go = |sim: &mut Sim| {
+        let (now, other) = (sim.now, PeerId(CLIENT.0 + 1));
+        let spec = ClientSpec { keys: vec![key(77).public()], psk: None, invite: false };
+        server(sim).add_client(now, other, spec);
+        server(sim).remove_client(now, other);
+    };
+    come_and_go(&mut sim);
     // Its messages are heard, its key is known, and its silence is noticed.
-    sim.client.tell(now, &PROBE);
+    sim.client.tell(sim.now, &PROBE);
     sim.run(ms(100));
     assert!(sim.server_events.iter().any(|(_, e)| matches!(e, Event::Probe { .. })));
     sim.client.rekey();
     assert!(sim.run_until_event(secs(1), established));
     sim.run(secs(1));
-    let now = sim.now;
-    server(&mut sim).remove_client(now, other);
     sim.link.down = true;
+    sim.run(secs(1));
+    come_and_go(&mut sim);
     sim.run(secs(100));
     assert!(sim.server_events.iter().any(|(_, e)| *e == Event::Silent));
 }
