@@ -1,9 +1,9 @@
 //! The socket's place in the file system. Made by the keeper: for the tunnel there are no files to be made.
 
-use std::fs;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -22,17 +22,21 @@ pub struct Place {
     pub name: Name,
 }
 
-/// A name of ours, and which file it led to when it was made.
+/// A name of ours, and the file that it led to when it was made.
 pub struct Name {
     path: PathBuf,
-    inode: u64,
+    /// Held open: as long as it is, no other file gets its inode number, whatever has become of its name.
+    file: File,
 }
 
 impl Name {
     /// Removes it, unless it is another process's by now.
     pub fn remove(&self) {
         let _turn = turn(Path::new(FOLDER));
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+        let inode = |metadata: io::Result<Metadata>| metadata.map(|m| m.ino());
+        if let (Ok(ours), Ok(found)) = (inode(self.file.metadata()), inode(fs::symlink_metadata(&self.path)))
+            && ours == found
+        {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -64,8 +68,8 @@ impl Place {
         );
         fs::remove_file(&unfinished)?;
         let path = path?;
-        let inode = fs::symlink_metadata(&path)?.ino();
-        Ok(Self { listener, watch: watch_name(&path).ok(), name: Name { path, inode } })
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&path)?;
+        Ok(Self { listener, watch: watch_name(&path).ok(), name: Name { path, file } })
     }
 }
 
@@ -141,6 +145,20 @@ mod tests {
         );
         assert_eq!(make(8).err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
         assert_eq!(names(folder.path()), ["office-8.sock", "office.sock"], "nothing half made is left");
+    }
+
+    /// File systems that give the lowest free inode number give the second socket the first one's.
+    #[test]
+    fn a_name_that_another_has_taken_over_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |process| Place::make_in(folder.path(), Path::new("office.toml"), process).unwrap();
+        let first = make(7);
+        drop(first.listener);
+        let second = make(8);
+        first.name.remove();
+        assert_eq!(names(folder.path()), ["office.sock"]);
+        second.name.remove();
+        assert!(names(folder.path()).is_empty());
     }
 
     #[test]
