@@ -25,6 +25,8 @@
 pub mod clock;
 pub mod features;
 #[cfg(feature = "full")]
+pub mod hold;
+#[cfg(feature = "full")]
 pub mod inotify;
 pub mod landlock;
 pub mod limits;

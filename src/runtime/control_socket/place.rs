@@ -1,13 +1,14 @@
 //! The socket's place in the file system. Made by the keeper: for the tunnel there are no files to be made.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use super::FOLDER;
+use crate::sys::hold::hold;
 use crate::sys::inotify::watch_name;
 use crate::sys::lock::turn;
 use crate::sys::unix::connect;
@@ -68,7 +69,7 @@ impl Place {
         );
         fs::remove_file(&unfinished)?;
         let path = path?;
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&path)?;
+        let file = hold(&path)?;
         Ok(Self { listener, watch: watch_name(&path).ok(), name: Name { path, file } })
     }
 }
