@@ -44,15 +44,23 @@ pub mod udp;
 pub mod unix;
 pub mod wipe;
 
-use std::io;
+use std::ffi::CString;
+use std::io::{self, ErrorKind};
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use libc::{c_int, socklen_t};
 
 /// The result of a system call that says −1 and `errno` for failure.
 fn check(ret: c_int) -> io::Result<c_int> {
     if ret == -1 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}
+
+/// The name of a file as the kernel reads it.
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidInput.into())
 }
 
 /// `setsockopt` with an `int`.

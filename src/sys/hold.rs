@@ -1,20 +1,18 @@
 //! Holding a file of any kind open, without opening what it stands for (`O_PATH`, open(2)).
 
-use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::FromRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::check;
+use super::{c_path, check};
 
 /// The file that `path` itself leads to, be it a socket or a link: it can be looked at, not read. While it is held, no
 /// other file gets its inode number, whatever becomes of its names.
 ///
 /// The standard library cannot: with musl it takes `O_PATH` for a way of access, and leaves it out.
 pub fn hold(path: &Path) -> io::Result<File> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidInput)?;
+    let name = c_path(path)?;
     // SAFETY: the kernel reads a string that ends with a zero and outlives the call.
     let fd = check(unsafe { libc::open(name.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) })?;
     // SAFETY: the kernel has just made it, and nothing else knows it.

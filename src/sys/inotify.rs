@@ -1,17 +1,15 @@
 //! Hearing of what becomes of a file (inotify(7)).
 
-use std::ffi::CString;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::check;
+use super::{c_path, check};
 
 /// A descriptor with something to read once the file has lost its name: it was removed, moved, or replaced. Also when
 /// its attributes have changed.
 pub fn watch_name(path: &Path) -> io::Result<OwnedFd> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidInput)?;
+    let name = c_path(path)?;
     // SAFETY: no pointers.
     let fd = check(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })?;
     // SAFETY: the kernel has just made it, and nothing else knows it.
@@ -27,7 +25,7 @@ pub fn watch_name(path: &Path) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use std::fs::{self, File};
-    use std::io::Read;
+    use std::io::{ErrorKind, Read};
     use std::os::unix::net::UnixListener;
 
     fn has_told(watch: &OwnedFd) -> bool {

@@ -1,15 +1,14 @@
 //! What a process does to itself and its children: namespaces and mounts, daemons, process attributes.
 
-use std::ffi::{CStr, CString, c_int, c_uint};
+use std::ffi::{CStr, c_int, c_uint};
 use std::io::{self, ErrorKind, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
-use super::check;
+use super::{c_path, check};
 
 /// Moves the calling thread, and what it starts from now on, into a new network namespace. It lives as long as a
 /// thread, a process, a descriptor or a mount holds it. Needs `CAP_SYS_ADMIN`.
@@ -74,10 +73,6 @@ pub fn make_char_device(path: &Path, major: c_uint, minor: c_uint) -> io::Result
     let path = c_path(path)?;
     // SAFETY: the string ends in zero and outlives the call.
     check(unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, libc::makedev(major, minor)) }).map(drop)
-}
-
-fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| ErrorKind::InvalidInput.into())
 }
 
 /// Has the child of `command` killed when the thread that starts it ends, however that comes about.
