@@ -7,7 +7,7 @@ use tap_rs::types::{NicId, Suite};
 use tap_rs::wire::control::Control;
 use tap_rs::wire::datagram::Type;
 
-use super::sim::{CLIENT, SERVER_ADDR, Sim, Spec, key};
+use super::sim::{CLIENT, CLIENT_KEY, SERVER_ADDR, Sim, Spec, key};
 use super::*;
 
 const PROBE: Control<'static> = Control::Probe { token: 7, nic: NicId(3) };
@@ -22,11 +22,6 @@ fn settled() -> Sim {
 
 fn server(sim: &mut Sim) -> &mut Server {
     sim.server.as_mut().unwrap()
-}
-
-/// UDP payload of full datagrams, up and down.
-fn sizes(sim: &Sim) -> (u16, u16) {
-    (sim.client_plane.using[&SERVER].2, sim.server_plane.using[&CLIENT].2)
 }
 
 /// What each Established of these events said: the other end is new, or was silent.
@@ -231,7 +226,7 @@ fn the_key_of_a_stranger_is_told_once() {
     let mut sim = Sim::new(Spec { known: false, ..Spec::default() });
     sim.run(secs(1));
     let stranger: Option<PublicKey> = server(&mut sim).take_stranger();
-    assert_eq!(stranger.map(|key| *key.as_bytes()), Some(*key(101).public().as_bytes()));
+    assert_eq!(stranger.map(|key| *key.as_bytes()), Some(*key(CLIENT_KEY).public().as_bytes()));
     assert!(server(&mut sim).take_stranger().is_none());
 }
 

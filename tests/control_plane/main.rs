@@ -34,6 +34,11 @@ fn established(event: &Event) -> bool {
     matches!(event, Event::Established { .. })
 }
 
+/// UDP payload of full datagrams, up and down.
+fn sizes(sim: &Sim) -> (u16, u16) {
+    (sim.client_plane.using[&SERVER].2, sim.server_plane.using[&CLIENT].2)
+}
+
 /// Sends numbered frames both ways, one pair every `gap`, for `span`; returns how many pairs.
 fn exchange(sim: &mut Sim, span: Duration, gap: Duration) -> u64 {
     let (end, mut n) = (sim.now + span, 0u64);
@@ -407,7 +412,6 @@ fn the_path_mtu_is_found_both_ways_and_a_black_hole_is_left() {
     let mut sim = Sim::new(Spec::default());
     sim.establish();
     exchange(&mut sim, secs(1), ms(20));
-    let sizes = |sim: &Sim| (sim.client_plane.using[&SERVER].2, sim.server_plane.using[&CLIENT].2);
     assert_eq!(sizes(&sim), (1472, 1472));
     sim.link.limit = 1300;
     exchange(&mut sim, secs(2), ms(20));
@@ -424,7 +428,6 @@ fn a_path_mtu_that_fell_rises_again_both_ways_once_the_path_allows() {
     exchange(&mut sim, secs(1), ms(20));
     sim.link.limit = 1300;
     exchange(&mut sim, secs(30), ms(20));
-    let sizes = |sim: &Sim| (sim.client_plane.using[&SERVER].2, sim.server_plane.using[&CLIENT].2);
     assert!(sizes(&sim).0 <= 1300 && sizes(&sim).1 <= 1300, "{:?}", sizes(&sim));
     sim.link.limit = 0;
     exchange(&mut sim, secs(700), ms(100));

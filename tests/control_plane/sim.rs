@@ -188,7 +188,7 @@ pub fn psk(seed: u8) -> PresharedKey {
 }
 
 pub const CLIENT: PeerId = PeerId(4);
-const CLIENT_KEY: u8 = 101;
+pub const CLIENT_KEY: u8 = 101;
 const SERVER_KEY: u8 = 102;
 
 impl Sim {
