@@ -7,6 +7,7 @@ use crate::common::frame::{STRANGER, ethernet, tagged, udp4};
 use crate::common::lab::{Lab, Nic, Plan};
 use crate::common::ns::Ns;
 use crate::common::relay::{Faults, Relay};
+use crate::common::traces::settled;
 use crate::common::traffic::{MARKER, tcp, udp_echo, udp_storm};
 use crate::needs_root;
 
@@ -19,6 +20,8 @@ fn pair() -> (Ns, Ns) {
         ns.ip(&format!("-6 addr add fd00:99::{host}/64 dev eth0 nodad"));
         ns.ip("link set eth0 up");
     }
+    // What is sent before the kernel has noticed a new link's carrier is dropped in silence.
+    settled(&[(&a, "eth0"), (&b, "eth0")]);
     (a, b)
 }
 
@@ -76,18 +79,12 @@ fn a_datagram_made_by_hand_is_taken_by_the_kernel() {
     needs_root!();
     let (a, b) = pair();
     let socket = b.inside(|| std::net::UdpSocket::bind("192.0.2.2:7").unwrap());
-    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let ips = ("192.0.2.77".parse().unwrap(), "192.0.2.2".parse().unwrap());
     let mac = b.ip("-br link show eth0").split_whitespace().nth(2).map(parse_mac).unwrap();
-    let (tx, frame) = (a.packet_socket("eth0"), udp4((mac, STRANGER), ips, (5, 7), b"by hand"));
+    a.packet_socket("eth0").send(&udp4((mac, STRANGER), ips, (5, 7), b"by hand")).unwrap();
     let mut buffer = [0; 100];
-    // What is sent before the kernel has noticed a new link's carrier is dropped in silence.
-    let (len, from) = (0..50)
-        .find_map(|_| {
-            tx.send(&frame).unwrap();
-            socket.recv_from(&mut buffer).ok()
-        })
-        .unwrap();
+    let (len, from) = socket.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..len], from), (&b"by hand"[..], "192.0.2.77:5".parse().unwrap()));
 }
 
