@@ -191,16 +191,19 @@ pub const CLIENT: PeerId = PeerId(4);
 pub const CLIENT_KEY: u8 = 101;
 const SERVER_KEY: u8 = 102;
 
+fn client(now: Instant, spec: &Spec, rng: &mut StdRng) -> Client {
+    let mut params = ClientParams::new(key(CLIENT_KEY), key(SERVER_KEY).public(), spec.suite, rng.random());
+    params.psk = spec.client_psk.map(psk);
+    let mut client = Client::new(now, params, StdRng::from_rng(rng)).unwrap();
+    client.handle_address(now, Path { remote: SERVER_ADDR.into(), local: None }, 1472);
+    client
+}
+
 impl Sim {
     pub fn new(spec: Spec) -> Self {
         let start = Instant::now();
         let mut rng = StdRng::from_seed([spec.seed; 32]);
-        let server = SocketAddr::from(SERVER_ADDR);
-        let mut params =
-            ClientParams::new(key(CLIENT_KEY), key(SERVER_KEY).public(), spec.suite, rng.random());
-        params.psk = spec.client_psk.map(psk);
-        let mut client = Client::new(start, params, StdRng::from_rng(&mut rng)).unwrap();
-        client.handle_address(start, Path { remote: server, local: None }, 1472);
+        let client = client(start, &spec, &mut rng);
         let mut sim = Self {
             start,
             now: start,
@@ -223,6 +226,13 @@ impl Sim {
         };
         sim.start_server();
         sim
+    }
+
+    /// A client that knows nothing of any earlier one, by a port of its own.
+    pub fn start_client(&mut self) {
+        self.client = client(self.now, &self.spec, &mut self.rng);
+        self.client_addr.set_port(self.client_addr.port() + 1);
+        self.client_plane = Plane::default();
     }
 
     /// A server that knows nothing of any earlier one.

@@ -29,6 +29,21 @@ fn two_servers_with_one_key_are_told_and_frames_cross_by_whichever_is_there() {
 }
 
 #[test]
+fn a_client_that_is_restarted_again_and_again_is_let_in_each_time_at_once() {
+    let mut sim = Sim::new(Spec::default());
+    sim.establish();
+    for turn in 0..20 {
+        sim.start_client();
+        let arrived = |sim: &mut Sim| {
+            sim.send_up(b"frame");
+            !std::mem::take(&mut sim.server_plane.frames).is_empty()
+        };
+        assert!(sim.run_until(sim.now + ms(300), arrived), "turn {turn}");
+    }
+    assert!(sim.server_events.iter().all(|(_, e)| *e != Event::Flapping));
+}
+
+#[test]
 fn one_restart_of_the_server_is_no_news_of_two() {
     let mut sim = Sim::new(Spec::default());
     sim.establish();
