@@ -532,6 +532,8 @@ def stream(s, to, addresses, frm, seconds, during=None):
     sink, source = (to, ["sink-tcp", len(addresses), seconds]), (frm, ["source-tcp", seconds, *addresses])
     rate, extra = s.load(sink, source, at_begin)
     (since, before), now = begun[0], time.monotonic()
+    if not rate:
+        raise RuntimeError("a stream carried nothing")
     return rate * 8e-9, (s.cpu() - before) / (rate * (now - since) * 1e-9), extra
 
 
