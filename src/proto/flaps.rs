@@ -108,6 +108,13 @@ mod tests {
     }
 
     #[test]
+    fn sessions_of_one_run_are_no_changes() {
+        let (t0, mut flaps) = (Instant::now(), Flaps::default());
+        assert_eq!(flapped(&mut flaps, t0, &[(0, 1), (1, 1), (2, 1), (3, 1)]), [false; 4]);
+        assert!(flaps.gone.is_empty() && !flaps.bars(t0, 2));
+    }
+
+    #[test]
     fn a_restart_between_two_that_flap_is_held_off_and_told_of_no_more() {
         let (t0, mut flaps) = (Instant::now(), Flaps::default());
         flapped(&mut flaps, t0, &[(0, 1), (0, 2), (0, 1), (0, 2)]);
